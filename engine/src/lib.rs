@@ -1,0 +1,30 @@
+//! coffer's storage engine: what is true, and what is on disk. It knows neither raft nor gRPC, only an entry's index.
+//!
+//! The rooms, in the order a write walks through them:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`command`] | the replicated commands, one answer type for each, their encoding |
+//! | [`wal`] | the write-ahead log: batches, marks, segments; opening tells torn from rotten |
+//! | [`store`] | the front door: apply a command, publish, read |
+//! | [`mvcc`] | the words of the multi-version store: revision, key-value |
+//! | [`model`] | the whole store in memory, slow and obvious |
+//! | [`watch`] | the events of one published batch, shared by all watchers |
+//! | [`quota`] | what a command costs at the door |
+//! | [`disk`] | the world below: submit an operation, poll its completion |
+//! | [`error`] | refusals (part of the answer) and faults (the member stops) |
+//!
+//! Nothing in here starts a thread, asks for the time or draws a random number, except the real disks in [`disk`].
+
+pub mod command;
+pub mod disk;
+pub mod error;
+pub mod model;
+pub mod mvcc;
+pub mod quota;
+pub mod store;
+pub mod wal;
+pub mod watch;
+
+/// Monotonic time in microseconds since an arbitrary start, handed in by whoever runs the state machines.
+pub type Micros = u64;

@@ -1,0 +1,162 @@
+//! A running member as the server sees it.
+
+use crate::error::Error;
+use crate::proposal::{Busy, Mailbox, ReplyTo, Request};
+use coffer_engine::command::Member;
+use coffer_engine::store::StoreReader;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WalIo {
+    /// io_uring where the kernel allows it, else plain system calls.
+    #[default]
+    Auto,
+    /// io_uring or refuse to start.
+    Uring,
+    /// Plain pwrite and fdatasync.
+    Sync,
+}
+
+/// What a member needs to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory (exists, locked by the caller).
+    pub data_dir: PathBuf,
+    /// Where the log's segments lie.
+    pub wal_dir: PathBuf,
+    /// This member.
+    pub member_id: u64,
+    /// Its cluster.
+    pub cluster_id: u64,
+    /// The first members, for a log that is new.
+    pub bootstrap: Vec<Member>,
+    /// Heartbeat interval: one tick.
+    pub heartbeat: Duration,
+    /// Ticks of an election timeout.
+    pub election_ticks: u32,
+    /// Seed of the election timeouts.
+    pub seed: u64,
+    /// How the log is written.
+    pub wal_io: WalIo,
+    /// Smallest and largest segment in bytes.
+    pub segment_bytes: (u64, u64),
+}
+
+/// A member's handle; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Node {}
+
+/// Whether a linearizable read may look at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadIndex {
+    /// Yes: the published state is new enough.
+    Now,
+    /// The answer will come to the slot.
+    Wait,
+}
+
+/// Where agreement stands, read without a lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Term.
+    pub term: u64,
+    /// The leader's member id, 0 if none is known.
+    pub leader: u64,
+    /// Commit index.
+    pub commit: u64,
+    /// Applied index.
+    pub applied: u64,
+    /// Last index in the log.
+    pub last: u64,
+    /// Whether writes are refused because the disk is full.
+    pub no_space: bool,
+    /// Leader changes seen since the start.
+    pub leader_changes: u64,
+    /// Proposals that failed.
+    pub proposals_failed: u64,
+    /// Proposals under way.
+    pub proposals_pending: u64,
+    /// Leases that were ended because their time was up.
+    pub leases_expired: u64,
+}
+
+/// A histogram as Prometheus wants it: counts of the observations at or below each bound, in seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HistogramSnapshot {
+    /// Upper bounds in seconds, ascending; the last bucket (without bound) is `count`.
+    pub bounds: Vec<f64>,
+    /// Cumulative counts, one for each bound.
+    pub cumulative: Vec<u64>,
+    /// Sum of all observations in seconds.
+    pub sum: f64,
+    /// Number of observations.
+    pub count: u64,
+}
+
+impl Node {
+    /// Opens the log, applies what is known committed, starts the core thread and returns once it runs.
+    ///
+    /// `on_stop` is called from the core thread when it ends by itself (a fault), with the reason.
+    pub fn start(
+        options: Options,
+        mailboxes: Vec<Arc<dyn Mailbox>>,
+        on_stop: Box<dyn FnOnce(Error) + Send>,
+    ) -> Result<Node, Error> {
+        let _ = (options, mailboxes, on_stop);
+        unimplemented!()
+    }
+
+    /// Queues a request; its answer comes to its slot.
+    ///
+    /// # Errors
+    /// Without queueing: [`Busy::TooManyRequests`] when the queue is full, [`Busy::Stopped`].
+    pub fn submit(&self, request: Request) -> Result<(), Busy> {
+        let _ = request;
+        unimplemented!()
+    }
+
+    /// Asks for a read index. Never queues when the answer is known at once (a sole voter that has applied an entry
+    /// of its own term).
+    pub fn read_index(&self, reply_to: ReplyTo) -> Result<ReadIndex, Busy> {
+        let _ = reply_to;
+        unimplemented!()
+    }
+
+    /// Where agreement stands.
+    pub fn status(&self) -> Status {
+        unimplemented!()
+    }
+
+    /// The store.
+    pub fn reader(&self) -> &StoreReader {
+        unimplemented!()
+    }
+
+    /// The lease clock now, in milliseconds: the last stamp plus the time since.
+    pub fn lease_clock_ms(&self) -> u64 {
+        unimplemented!()
+    }
+
+    /// Durations of the log's durable writes, buckets of 0.001 s doubling 14 times.
+    pub fn wal_sync_seconds(&self) -> HistogramSnapshot {
+        unimplemented!()
+    }
+
+    /// Bytes written to the log since the start.
+    pub fn wal_bytes_written(&self) -> u64 {
+        unimplemented!()
+    }
+
+    /// Which way of writing the log was found to work ("io_uring, direct", "pwrite, fdatasync", ...).
+    pub fn wal_io_description(&self) -> String {
+        unimplemented!()
+    }
+
+    /// Writes the final mark and ends the core thread; returns when it has ended.
+    pub fn stop(&self) {
+        unimplemented!()
+    }
+}
