@@ -55,7 +55,7 @@ build_kube() {
         echo 'module coffer.peers/kube'
         echo "go $(go_language)"
         echo "require k8s.io/kubernetes v$KUBE_VERSION"
-        sed -n 's,^[[:space:]]*\(k8s\.io/[^ ]*\) v0\.0\.0.*$,\1,p' "$own" | while read -r library; do
+        sed -n 's,^[[:space:]]*\(k8s\.io/[^ ]*\) v0\.0\.0$,\1,p' "$own" | while read -r library; do
             echo "replace $library => $library $libraries"
         done
     } >"$work/go.mod"
@@ -100,9 +100,10 @@ if [ ! -d "$target" ]; then
     rm -rf "$peers/.$name".*.partial
     work=$(mktemp -d "$peers/.$name.XXXXXX.partial")
     trap 'rm -rf "$work"' EXIT
+    chmod 755 "$work"
     mkdir "$work/bin"
     say "$name $version into $target"
-    export GOFLAGS='' GOWORK=off GOENV=off
+    export GOWORK=off
     ("build_$name" "$work")
     mv -T "$work" "$target"
 fi
