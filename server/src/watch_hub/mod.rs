@@ -1,0 +1,1 @@
+//! The watchers of one serving thread.
