@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# All that a change must pass, in timed steps; what CI runs.
+#
+#   scripts/check.sh            every step
+#   scripts/check.sh fmt test   these steps alone (see the list at the end of this file)
+#
+# Needs cargo, a C compiler, git, Go (for the peers: etcd, Kubernetes), openssl, curl. Everything else is fetched or built.
+# The binary and all tests are built once, in the `ci` profile, and every step shares that target directory.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+
+export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+export COFFER_BIN=$CARGO_TARGET_DIR/ci/coffer
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/coffer-check.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# The tests, as README gives them, with nothing on the PATH but cargo, rustc, the C compiler and coreutils.
+step_test() {
+    local bin
+    bin=$(scripts/stripped_path.sh "$work/bin")
+    PATH=$bin cargo test --profile ci
+}
+
+step_fmt() {
+    cargo fmt --all -- --check
+    cargo fmt --manifest-path fuzz/Cargo.toml -- --check
+}
+
+step_clippy() {
+    cargo clippy --profile ci --workspace --all-targets -- -D warnings
+}
+
+step_doc() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --profile ci --workspace --no-deps --document-private-items
+}
+
+step_binary() {
+    cargo build --profile ci -p coffer-server
+    "$COFFER_BIN" --version
+}
+
+# Which system calls a put makes: io_uring_enter and no fdatasync, and the reverse where io_uring is refused.
+step_syscalls() {
+    scripts/syscalls.sh
+}
+
+step_etcdctl() {
+    scripts/peers.sh etcd >"$work/peers.log" 2>&1 || { cat "$work/peers.log"; return 1; }
+    scripts/etcdctl_session.sh
+}
+
+step_kubernetes() {
+    scripts/peers.sh kube >"$work/peers.log" 2>&1 || { tail -50 "$work/peers.log"; return 1; }
+    scripts/kubernetes.sh coffer
+}
+
+step_full_disk() {
+    scripts/full_disk.sh
+}
+
+step_fuzz() {
+    scripts/fuzz.sh --seconds 30
+}
+
+step_planted() {
+    scripts/planted.sh --sample
+}
+
+# The bench programs must build and run; no figure is judged here.
+step_bench() {
+    cargo bench --profile ci -p coffer-bench -- --test
+}
+
+steps=(fmt test clippy doc binary syscalls full_disk etcdctl kubernetes fuzz planted bench)
+if (($#)); then steps=("$@"); fi
+
+declare -a times
+started=$SECONDS
+for step in "${steps[@]}"; do
+    echo "=== $step"
+    begun=$SECONDS
+    # In a subshell of its own with errexit on: `if ! step` would switch it off inside.
+    set +e
+    (set -e; "step_$step")
+    status=$?
+    set -e
+    times+=("$(printf '%-12s %5d s' "$step" $((SECONDS - begun)))")
+    if ((status != 0)); then
+        printf '%s\n' "${times[@]}"
+        echo "check: $step failed"
+        exit 1
+    fi
+done
+echo "=== times"
+printf '%s\n' "${times[@]}"
+echo "check: all ${#steps[@]} steps passed in $((SECONDS - started)) s"
