@@ -1,11 +1,39 @@
 //! The world below the log: submit an operation, poll its completion.
 //!
-//! A [`Disk`] is handed operations and later gives back completions, in any order. Real disks run them on an
-//! io_uring or with plain system calls; the simulated one keeps files in memory, knows what is durable, and can
-//! lose, tear, reorder, fail and fill up.
+//! A [`Disk`] is handed operations and later gives back completions, in any order. One thread owns it; other threads
+//! hold a [`Waker`].
+//!
+//! | disk | how |
+//! |---|---|
+//! | [`uring`] | an io_uring: O_DIRECT + RWF_DSYNC, or write and fdatasync linked where O_DIRECT is refused |
+//! | [`pwrite`] | plain system calls, for places where io_uring is forbidden |
+//! | `sim` (feature `sim`) | files in memory; knows what is durable; loses, tears, reorders, fails and fills up |
+//!
+//! Rules
+//! - A completion without an error means that the whole operation was done: a short write is an error, and so is a
+//!   cancelled half of a linked pair (-125).
+//! - Two operations on one file that are under way at the same time are done in any order. Whoever needs an order
+//!   waits for the first one's completion.
+//! - Nothing retries. What a failed write or sync left on the medium is unknown, and a second sync may succeed without
+//!   having written anything.
+//! - [`Op::Read`] goes past the page cache where the file is open with O_DIRECT; elsewhere [`Op::DropCache`] before it
+//!   does the same.
+//!
+//! What it leaves to others: what the bytes mean, and what to do about an error.
+
+pub mod buf;
+mod plain;
+pub mod pwrite;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod uring;
+pub mod waker;
 
 use std::io;
 use std::path::PathBuf;
+
+pub use buf::{BLOCK_BYTES, BufPool, IoBuf};
+pub use waker::Waker;
 
 /// Names one submitted operation until its completion was polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,28 +43,103 @@ pub struct Token(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u32);
 
-/// Bytes to be written or read into, aligned to 4,096 so that they can go past the page cache.
-pub struct IoBuf {}
-
-/// What to do.
+/// What to do. Offsets and lengths are in bytes; those of reads and writes are multiples of [`BLOCK_BYTES`].
+#[derive(Debug)]
 pub enum Op {
-    /// Makes the bytes at `offset` durable before it completes: written and synced.
-    WriteDurable {
-        /// Where.
+    /// Makes a directory and those above it (mode 0700), and makes their entries durable; nothing if it is there.
+    CreateDir {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Lists the regular files of a directory: [`Done::Names`].
+    List {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Makes the names in a directory durable: creations, renames, removals.
+    SyncDir {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Opens a file for reading and writing: [`Done::Opened`].
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// `true`: it must not be there and is made (mode 0600). `false`: it must be there.
+        create: bool,
+    },
+    /// Forgets an open file. Nothing else may be under way on it.
+    Close {
+        /// Which file.
         file: FileId,
-        /// In bytes, a multiple of the block size.
+    },
+    /// Fills `buf` (its whole length) from `offset`, less at the end of the file: [`Done::Read`].
+    Read {
+        /// Which file.
+        file: FileId,
+        /// Where.
+        offset: u64,
+        /// Where to; given back with the completion.
+        buf: IoBuf,
+    },
+    /// Writes; durable only after a later [`Op::Sync`].
+    Write {
+        /// Which file.
+        file: FileId,
+        /// Where.
         offset: u64,
         /// What; given back with the completion.
         buf: IoBuf,
     },
-    /// More operations are defined by the disk's owner.
+    /// Makes the bytes at `offset` durable before it completes: written and synced.
+    WriteDurable {
+        /// Which file.
+        file: FileId,
+        /// Where.
+        offset: u64,
+        /// What; given back with the completion.
+        buf: IoBuf,
+    },
+    /// Makes all that was written before, and the file's length, durable.
     Sync {
         /// Which file.
         file: FileId,
     },
+    /// Drops the file's clean pages from the page cache, so that reads see the medium.
+    DropCache {
+        /// Which file.
+        file: FileId,
+    },
+    /// Allocates room up to `bytes` from the start of the file and makes it that long.
+    Allocate {
+        /// Which file.
+        file: FileId,
+        /// The length.
+        bytes: u64,
+    },
+    /// Cuts the file to `bytes`.
+    Truncate {
+        /// Which file.
+        file: FileId,
+        /// The length.
+        bytes: u64,
+    },
+    /// Gives a file another name in the same directory; one of that name goes.
+    Rename {
+        /// The old name.
+        from: PathBuf,
+        /// The new name.
+        to: PathBuf,
+    },
+    /// Removes a file's name.
+    Remove {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// The end of an operation.
+#[derive(Debug)]
 pub struct Completion {
     /// Which.
     pub token: Token,
@@ -47,13 +150,16 @@ pub struct Completion {
 }
 
 /// What a successful operation gave.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Done {
     /// Nothing to tell.
     Unit,
     /// An open file and its length in bytes.
     Opened(FileId, u64),
-    /// Names in a directory.
+    /// Names of the files in a directory, without the directory.
     Names(Vec<PathBuf>),
+    /// Bytes read; fewer than asked for only at the end of the file.
+    Read(usize),
 }
 
 /// Submit and poll.
@@ -66,4 +172,40 @@ pub trait Disk: Send {
 
     /// Waits until a completion is there, the disk's waker was woken, or `timeout_us` passed (`None`: no limit).
     fn wait(&mut self, timeout_us: Option<u64>);
+
+    /// A handle with which other threads end [`Disk::wait`].
+    fn waker(&self) -> Waker;
+
+    /// How the disk works, in a few words, for the log.
+    fn describe(&self) -> String;
+}
+
+/// Which real disk to open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskIo {
+    /// io_uring where the kernel allows it, else plain system calls.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// Plain system calls.
+    Sync,
+}
+
+/// Opens a real disk and tells which way was found ([`Disk::describe`]).
+///
+/// **Call it on the thread that will own the disk**: an io_uring with a single issuer belongs to the thread that
+/// made it and refuses all others.
+///
+/// # Errors
+/// With [`DiskIo::Uring`], that the kernel refuses an io_uring; else that no eventfd could be made.
+pub fn open_disk(choice: DiskIo) -> io::Result<Box<dyn Disk>> {
+    match choice {
+        DiskIo::Uring => Ok(Box::new(uring::UringDisk::open()?)),
+        DiskIo::Sync => Ok(Box::new(pwrite::PwriteDisk::open(None)?)),
+        DiskIo::Auto => match uring::UringDisk::open() {
+            Ok(disk) => Ok(Box::new(disk)),
+            Err(refusal) => Ok(Box::new(pwrite::PwriteDisk::open(Some(refusal))?)),
+        },
+    }
 }

@@ -66,6 +66,32 @@ pub struct WalOptions {
     pub segment_bytes_max: u64,
     /// How long the log is idle before the mark is written, in microseconds (default 1,000; at most 2,000).
     pub idle_mark_us: u64,
+    /// Largest entry, in bytes of its data (default 2 MiB); a segment is never smaller than one such entry needs.
+    pub entry_bytes_max: u64,
+    /// Writes in flight at most (default 2).
+    pub writes_in_flight_max: u32,
+    /// Bytes that must wait before a further write starts beside the first (default 128 KiB).
+    pub second_write_bytes: u64,
+    /// A number drawn at random for each start (by whoever may draw one): it stands in every batch of this life of the
+    /// log, so that no bytes of a client can pass for a batch.
+    pub salt: u64,
+}
+
+impl WalOptions {
+    /// The defaults.
+    pub fn new(dir: PathBuf, owner: [u8; 16], salt: u64) -> WalOptions {
+        WalOptions {
+            dir,
+            owner,
+            segment_bytes_min: 1 << 20,
+            segment_bytes_max: 64 << 20,
+            idle_mark_us: 1_000,
+            entry_bytes_max: 2 << 20,
+            writes_in_flight_max: 2,
+            second_write_bytes: 128 << 10,
+            salt,
+        }
+    }
 }
 
 /// What opening found, told batch by batch before [`Wal::open`] returns.
@@ -97,6 +123,28 @@ pub enum Space {
     Ample,
     /// The next segment could not be allocated: only what the reserve is for may go in.
     Reserve,
+}
+
+/// Counters of one open log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WalStats {
+    /// Durable writes completed, marks and segment headers included.
+    pub writes: u64,
+    /// Bytes of them, padding included.
+    pub bytes_written: u64,
+    /// Batches among them that hold a caller's data.
+    pub batches: u64,
+    /// Marks among them.
+    pub marks: u64,
+    /// Segments begun.
+    pub segments_begun: u64,
+    /// Segments recycled.
+    pub segments_recycled: u64,
+    /// Sum of the durable writes' durations in microseconds.
+    pub write_us_sum: u64,
+    /// Durable writes by duration: bucket `i` counts those of at most 1 ms x 2^i (not cumulative), the last one all
+    /// longer ones.
+    pub write_us_buckets: [u64; 15],
 }
 
 /// The log, as a state machine.
@@ -147,6 +195,39 @@ impl Wal {
 
     /// Whether there is room.
     pub fn space(&self) -> Space {
+        unimplemented!()
+    }
+
+    /// Largest entry this log takes, in bytes of its data; a larger one stops the log.
+    pub fn entry_bytes_max(&self) -> u64 {
+        unimplemented!()
+    }
+
+    /// Bytes appended whose write has not started.
+    pub fn queued_bytes(&self) -> u64 {
+        unimplemented!()
+    }
+
+    /// Says that entries up to and including `index` are not needed any more: segments that hold nothing else are
+    /// recycled, once a durable batch says so.
+    pub fn release(&mut self, index: u64) {
+        let _ = index;
+        unimplemented!()
+    }
+
+    /// Begins a clean stop: what is queued is written, then the final mark; nothing may be appended any more. Go on
+    /// with [`Wal::step`] and [`Wal::complete`] until [`Wal::closed`].
+    pub fn close(&mut self) {
+        unimplemented!()
+    }
+
+    /// Whether the clean stop is done.
+    pub fn closed(&self) -> bool {
+        unimplemented!()
+    }
+
+    /// Counters since opening.
+    pub fn stats(&self) -> &WalStats {
         unimplemented!()
     }
 }

@@ -1,0 +1,192 @@
+//! Plain system calls: all that the pwrite disk does, and what the ring leaves to opening.
+
+use super::{Done, FileId, IoBuf};
+use rustix::fs::{Advice, FallocateFlags, Mode, OFlags};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// How a file is made: for its owner alone.
+pub(crate) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// The open files of a real disk.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    slots: Vec<Option<OpenFile>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    /// Its descriptor.
+    pub(crate) fd: OwnedFd,
+    /// Whether it goes past the page cache.
+    pub(crate) direct: bool,
+}
+
+impl Files {
+    /// Keeps an open file.
+    pub(crate) fn insert(&mut self, fd: OwnedFd, direct: bool) -> FileId {
+        let file = OpenFile { fd, direct };
+        let slot = match self.slots.iter().position(Option::is_none) {
+            Some(slot) => {
+                self.slots[slot] = Some(file);
+                slot
+            }
+            None => {
+                self.slots.push(Some(file));
+                self.slots.len() - 1
+            }
+        };
+        FileId(slot as u32)
+    }
+
+    /// The file behind an id.
+    pub(crate) fn get(&self, id: FileId) -> io::Result<&OpenFile> {
+        self.slots.get(id.0 as usize).and_then(Option::as_ref).ok_or_else(not_open)
+    }
+
+    /// Forgets a file.
+    pub(crate) fn remove(&mut self, id: FileId) -> io::Result<OpenFile> {
+        self.slots.get_mut(id.0 as usize).and_then(Option::take).ok_or_else(not_open)
+    }
+}
+
+fn not_open() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
+}
+
+/// Flags for [`super::Op::Open`].
+pub(crate) fn open_flags(create: bool) -> OFlags {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    if create { flags | OFlags::CREATE | OFlags::EXCL } else { flags }
+}
+
+/// Makes a directory, those above it, and their entries durable.
+pub(crate) fn create_dir(dir: &Path) -> io::Result<Done> {
+    let mut made = Vec::new();
+    let mut at = Some(dir);
+    while let Some(path) = at {
+        if path.as_os_str().is_empty() || path.is_dir() {
+            break;
+        }
+        made.push(path);
+        at = path.parent();
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for path in made {
+        match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => sync_dir(Path::new("."))?,
+            Some(parent) => sync_dir(parent)?,
+            None => Done::Unit,
+        };
+    }
+    Ok(Done::Unit)
+}
+
+/// Lists the regular files of a directory, sorted.
+pub(crate) fn list(dir: &Path) -> io::Result<Done> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.push(PathBuf::from(entry.file_name()));
+        }
+    }
+    names.sort();
+    Ok(Done::Names(names))
+}
+
+/// Makes a directory's entries durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<Done> {
+    rustix::fs::fsync(&open_dir(dir)?)?;
+    Ok(Done::Unit)
+}
+
+/// Opens a directory, to sync it.
+pub(crate) fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The length of an open file.
+pub(crate) fn file_bytes(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let stat = rustix::fs::fstat(fd)?;
+    u64::try_from(stat.st_size).map_err(|_| io::Error::other("the file has a negative length"))
+}
+
+/// Writes all of `buf`.
+pub(crate) fn write_all(fd: &OwnedFd, buf: &IoBuf, offset: u64) -> io::Result<Done> {
+    loop {
+        match rustix::io::pwrite(fd, buf.as_slice(), offset) {
+            Ok(written) if written == buf.len() => return Ok(Done::Unit),
+            Ok(written) => return Err(short_write(written, buf.len())),
+            // nothing was written yet when a signal came first
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// What a short write is called.
+pub(crate) fn short_write(written: usize, asked: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::WriteZero, format!("short write: {written} of {asked} bytes"))
+}
+
+/// Fills `buf` as far as the file goes.
+pub(crate) fn read(fd: &OwnedFd, buf: &mut IoBuf, offset: u64) -> io::Result<Done> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match rustix::io::pread(fd, &mut buf.as_mut_slice()[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(Done::Read(filled))
+}
+
+/// Makes what was written, and the length, durable.
+pub(crate) fn sync(fd: &OwnedFd) -> io::Result<Done> {
+    rustix::fs::fdatasync(fd)?;
+    Ok(Done::Unit)
+}
+
+/// Drops the file's clean pages from the page cache.
+pub(crate) fn drop_cache(fd: &OwnedFd) -> io::Result<Done> {
+    rustix::fs::fadvise(fd, 0, None, Advice::DontNeed)?;
+    Ok(Done::Unit)
+}
+
+/// Allocates room up to `bytes`.
+pub(crate) fn allocate(fd: &OwnedFd, bytes: u64) -> io::Result<Done> {
+    match rustix::fs::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(Done::Unit),
+        // a file system that cannot: the filling that follows allocates
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            rustix::fs::ftruncate(fd, bytes)?;
+            Ok(Done::Unit)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Cuts the file.
+pub(crate) fn truncate(fd: &OwnedFd, bytes: u64) -> io::Result<Done> {
+    rustix::fs::ftruncate(fd, bytes)?;
+    Ok(Done::Unit)
+}
+
+/// Renames.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<Done> {
+    rustix::fs::rename(from, to)?;
+    Ok(Done::Unit)
+}
+
+/// Removes a name.
+pub(crate) fn remove(path: &Path) -> io::Result<Done> {
+    rustix::fs::unlink(path)?;
+    Ok(Done::Unit)
+}
