@@ -76,7 +76,7 @@ const SHARDS_MAX: usize = 64;
 
 /// What the threads that were dealt this shard have counted.
 #[repr(align(128))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
     rpcs: [rpc::Cell; Method::COUNT],
     counts: [AtomicU64; Count::COUNT],
@@ -84,6 +84,18 @@ struct Shard {
     histograms: [series::Buckets; Histogram::COUNT],
     /// By kind, then by version; the last one is "other".
     client_requests: [[AtomicU64; CLIENT_VERSIONS_MAX + 1]; 2],
+}
+
+impl Default for Shard {
+    fn default() -> Shard {
+        Shard {
+            rpcs: std::array::from_fn(|_| rpc::Cell::default()),
+            counts: Default::default(),
+            levels: Default::default(),
+            histograms: Default::default(),
+            client_requests: Default::default(),
+        }
+    }
 }
 
 /// All counters of a server.

@@ -147,7 +147,7 @@ impl Method {
 }
 
 /// gRPC's codes by number, as the label `grpc_code` spells them.
-pub const CODE_NAMES: [&str; 17] = [
+pub(super) const CODE_NAMES: [&str; 17] = [
     "OK",
     "Canceled",
     "Unknown",
@@ -168,7 +168,7 @@ pub const CODE_NAMES: [&str; 17] = [
 ];
 
 /// Bounds of `grpc_server_handling_seconds`.
-pub const HANDLING_BOUNDS_NS: [u64; 11] = [
+pub(super) const HANDLING_BOUNDS_NS: [u64; 11] = [
     5_000_000,
     10_000_000,
     25_000_000,
@@ -183,7 +183,7 @@ pub const HANDLING_BOUNDS_NS: [u64; 11] = [
 ];
 
 /// Bounds of `etcd_server_request_duration_seconds`: 1 ms, doubled 13 times.
-pub const REQUEST_BOUNDS_NS: [u64; 14] = {
+pub(super) const REQUEST_BOUNDS_NS: [u64; 14] = {
     let mut bounds = [1_000_000; 14];
     let mut i = 1;
     while i < bounds.len() {
