@@ -2,6 +2,13 @@
 //!
 //! A command's outcome depends on the store's state and the command alone: whatever a member must decide by
 //! itself (a lease's random id, the lowest time to live, the time) is decided before it is proposed and stands in it.
+//!
+//! [`encoding`] has the bytes that an entry of the log carries; what a request may be (empty keys, doubled keys in a
+//! txn, the number of its operations) is checked above the engine, before anything is proposed.
+
+pub mod encoding;
+#[cfg(feature = "sim")]
+pub mod samples;
 
 use crate::error::Refusal;
 use crate::mvcc::{KeyRange, KeyValue};
@@ -134,7 +141,8 @@ pub struct RangeRequest {
     pub range: KeyRange,
     /// Most key-values to answer, 0 or below for no limit.
     pub limit: i64,
-    /// Revision to read at, 0 or below for the newest (within a txn: 0 alone).
+    /// Revision to read at, 0 or below for the newest. Within a txn 0 alone always means the newest; a negative one is
+    /// held against the compaction revision like any other, so -1 works until the first compaction (etcd #13871).
     pub revision: i64,
     /// Order.
     pub sort_order: SortOrder,
@@ -182,7 +190,9 @@ pub enum CompareTarget {
     Lease(i64),
 }
 
-/// One comparison of a txn; it must hold for every key of the range (and holds on an empty one).
+/// One comparison of a txn; it must hold for every key of the range.
+///
+/// A range that holds no key counts as one absent key: a comparison of values fails, the others compare with 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compare {
     /// Which keys.
@@ -202,6 +212,23 @@ pub struct TxnRequest {
     pub success: Vec<TxnOp>,
     /// Done if not.
     pub failure: Vec<TxnOp>,
+}
+
+impl TxnRequest {
+    /// Whether every operation of both branches is a range: such a txn needs no entry in the log. A txn inside makes it
+    /// a write whatever it holds (etcd's IsTxnReadonly).
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| matches!(op, TxnOp::Range(_)))
+    }
+
+    /// Levels of txns, this one included.
+    pub fn levels(&self) -> usize {
+        let inner = self.success.iter().chain(&self.failure).filter_map(|op| match op {
+            TxnOp::Txn(txn) => Some(txn.levels()),
+            _ => None,
+        });
+        1 + inner.max().unwrap_or(0)
+    }
 }
 
 /// One operation of a txn.
@@ -229,7 +256,7 @@ pub enum AlarmAction {
 }
 
 /// The kinds of alarm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlarmKind {
     /// Any (listing only).
     None,
@@ -251,7 +278,7 @@ pub struct AlarmRequest {
 }
 
 /// An alarm that is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AlarmMember {
     /// Whose.
     pub member_id: u64,
@@ -260,7 +287,7 @@ pub struct AlarmMember {
 }
 
 /// A member of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Member {
     /// Its id.
     pub id: u64,
@@ -312,7 +339,7 @@ pub struct TxnReply {
     pub responses: Vec<TxnOpReply>,
 }
 
-/// Answer to one operation of a txn. Ranges and txns carry in `revision` what etcd puts into their header.
+/// Answer to one operation of a txn. `revision` (of a range: `current_revision`) is what etcd puts into its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOpReply {
     /// To a range.
@@ -333,7 +360,7 @@ pub enum TxnOpReply {
     },
     /// To a txn inside.
     Txn {
-        /// Header revision.
+        /// Header revision: always 0, as etcd fills in the outermost header alone.
         revision: i64,
         /// The answer.
         reply: TxnReply,

@@ -4,22 +4,50 @@
 //! of their indexes and publishes: only then do readers see any of it, all of it, and the applied index with it.
 //! Readers ([`StoreReader`], on any thread) always see the newest published state.
 //!
-//! Behind the door stands [`crate::model`], the whole store in memory.
+//! Behind the door stands [`crate::model`], the whole store in memory, under one lock: a write transaction holds it from
+//! [`Store::begin`] to [`WriteTx::publish`], which hands it to waiting readers first, so that a writer that begins again at
+//! once cannot starve them. Where the state stands and its sizes are kept aside, so that asking for them never waits for a
+//! batch. Long work (HashKV, compaction) is done in slices and lets others in between.
 
-use crate::command::{
-    AlarmMember, Applied, Member, RangeReply, RangeRequest, Stamped, TxnReply, TxnRequest,
-};
+use crate::command::{AlarmMember, Applied, Member, RangeReply, RangeRequest, Stamped, TxnReply, TxnRequest};
 use crate::error::Refusal;
+use crate::model::Model;
+use crate::model::state::State;
 use crate::mvcc::KeyRange;
 use crate::watch::{EventBatch, HistoryPage};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::Arc;
 
+/// Versions hashed before others may have the store: about 10 ms of work.
+const HASH_SLICE_VERSIONS: usize = 20_000;
+/// Compactions that may overtake a HashKV, each of which makes it begin anew; after so many it holds the store.
+const HASH_RESTARTS_MAX: usize = 8;
+
 /// The writer's end of the store.
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    model: RwLock<Model>,
+    published: Mutex<Summary>,
+}
+
+/// What is known of the published state without its lock.
+#[derive(Clone, Copy)]
+struct Summary {
+    position: Position,
+    sizes: Sizes,
+}
 
 /// A batch of commands being applied; nothing of it is visible before [`WriteTx::publish`].
+///
+/// Publish it: the state in memory has no way back, so a batch that is dropped shows all the same, and its events come with
+/// the next publish.
+#[must_use = "what was applied is told to readers and watchers by publishing"]
 pub struct WriteTx<'a> {
-    store: &'a mut Store,
+    model: RwLockWriteGuard<'a, Model>,
+    shared: &'a Shared,
 }
 
 /// What a publish made visible.
@@ -35,7 +63,9 @@ pub struct Published {
 
 /// A reader's end of the store; cheap to clone, usable from any thread.
 #[derive(Clone)]
-pub struct StoreReader {}
+pub struct StoreReader {
+    shared: Arc<Shared>,
+}
 
 /// Where the published state stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +96,7 @@ pub struct Sizes {
 }
 
 /// A lease as a reader sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LeaseInfo {
     /// Its id.
     pub id: i64,
@@ -92,7 +122,7 @@ pub struct HashKv {
 }
 
 /// Who votes and who learns, as raft has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConfState {
     /// Voters.
     pub voters: Vec<u64>,
@@ -106,141 +136,226 @@ pub struct ConfState {
     pub auto_leave: bool,
 }
 
+impl Default for Store {
+    fn default() -> Store {
+        Store::new()
+    }
+}
+
 impl Store {
     /// An empty store.
     pub fn new() -> Store {
-        unimplemented!()
+        let model = Model::new();
+        let published = Mutex::new(Summary::of(&model));
+        Store { shared: Arc::new(Shared { model: RwLock::new(model), published }) }
     }
 
     /// Opens a write transaction.
     pub fn begin(&mut self) -> WriteTx<'_> {
-        unimplemented!()
+        WriteTx { model: self.shared.model.write(), shared: &self.shared }
     }
 
     /// A reader's end.
     pub fn reader(&self) -> StoreReader {
-        unimplemented!()
+        StoreReader { shared: Arc::clone(&self.shared) }
     }
 
     /// Index of the last entry applied and published.
     pub fn applied(&self) -> u64 {
-        unimplemented!()
+        self.shared.published.lock().position.applied
     }
 
     /// The lease clock as of the last command applied, in milliseconds.
     pub fn lease_clock_ms(&self) -> u64 {
-        unimplemented!()
+        self.shared.model.read().clock_ms()
     }
 
     /// Up to `limit` leases whose deadline is at or before `clock_ms`, the earliest first.
     pub fn expired_leases(&self, clock_ms: u64, limit: usize) -> Vec<i64> {
-        let _ = (clock_ms, limit);
-        unimplemented!()
+        self.shared.model.read().expired_leases(clock_ms, limit)
     }
 
     /// The earliest deadline of all leases, on the lease clock.
     pub fn next_lease_deadline_ms(&self) -> Option<u64> {
-        unimplemented!()
+        self.shared.model.read().next_lease_deadline_ms()
     }
 
     /// Who votes, as last applied.
     pub fn conf_state(&self) -> ConfState {
-        unimplemented!()
+        self.shared.model.read().conf_state().clone()
     }
 
-    /// Removes up to `budget` superseded versions physically; true while more is left to do.
+    /// Goes over up to `budget` versions and removes what compaction has superseded; true while more is left to do.
     pub fn compact_step(&mut self, budget: usize) -> bool {
-        let _ = budget;
-        unimplemented!()
+        let mut tx = self.begin();
+        let is_more = tx.model.compact_step(budget);
+        tx.release();
+        is_more
     }
 }
 
 impl WriteTx<'_> {
     /// Applies the command of entry `index`, which must be the one after the last.
+    ///
+    /// # Panics
+    /// When `index` is not the one after the last.
     pub fn apply(&mut self, index: u64, term: u64, stamped: &Stamped) -> Applied {
-        let _ = (index, term, stamped, &self.store);
-        unimplemented!()
+        self.model.apply(index, term, stamped)
     }
 
     /// Counts entry `index`, which carries no command, as applied.
+    ///
+    /// # Panics
+    /// When `index` is not the one after the last.
     pub fn skip(&mut self, index: u64, term: u64) {
-        let _ = (index, term);
-        unimplemented!()
+        self.model.skip(index, term);
     }
 
     /// Sets who votes (together with the entry being applied).
     pub fn set_conf_state(&mut self, conf: ConfState) {
-        let _ = conf;
-        unimplemented!()
+        self.model.set_conf_state(conf);
     }
 
     /// Makes the batch visible.
-    pub fn publish(self) -> Published {
-        unimplemented!()
+    pub fn publish(mut self) -> Published {
+        let Position { revision, applied, .. } = self.model.position();
+        let events = self.model.take_events();
+        let events = (!events.is_empty()).then(|| Arc::new(EventBatch { revision, events }));
+        self.release();
+        Published { revision, applied, events }
+    }
+
+    /// Gives the store back, to the readers that wait for it before anyone else.
+    fn release(self) {
+        *self.shared.published.lock() = Summary::of(&self.model);
+        RwLockWriteGuard::unlock_fair(self.model);
+    }
+}
+
+impl Summary {
+    fn of(model: &Model) -> Summary {
+        Summary { position: model.position(), sizes: model.sizes() }
     }
 }
 
 impl StoreReader {
+    fn model(&self) -> RwLockReadGuard<'_, Model> {
+        self.shared.model.read()
+    }
+
     /// Where the published state stands.
     pub fn position(&self) -> Position {
-        unimplemented!()
+        self.shared.published.lock().position
     }
 
     /// A range at the newest or an older revision.
+    ///
+    /// # Errors
+    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, Refusal> {
-        let _ = request;
-        unimplemented!()
+        self.model().range(request)
+    }
+
+    /// As [`StoreReader::range`], but `count` covers only what had to be read for the answer: for a reader that pages
+    /// through a range at one revision and counts it once.
+    ///
+    /// # Errors
+    /// As [`StoreReader::range`].
+    pub fn range_uncounted(&self, request: &RangeRequest) -> Result<RangeReply, Refusal> {
+        self.model().range_uncounted(request)
     }
 
     /// A txn without writes; the header revision is `.0`.
+    ///
+    /// # Errors
+    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
+    ///
+    /// # Panics
+    /// When the txn is not [`TxnRequest::is_read_only`].
     pub fn read_txn(&self, request: &TxnRequest) -> Result<(i64, TxnReply), Refusal> {
-        let _ = request;
-        unimplemented!()
+        self.model().read_txn(request)
     }
 
-    /// Events of `range` from revision `from` on, whole revisions, stopping once about `events_max` are gathered.
+    /// Events of `range` from revision `from` on, whole revisions, stopping once about `events_max` are gathered or many
+    /// records were looked at: go on at `next` while it is not above `current`. `from` equal to the compaction revision is
+    /// allowed.
     ///
     /// # Errors
     /// [`Refusal::Compacted`] when `from` is below the compaction revision.
     pub fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, Refusal> {
-        let _ = (range, from, events_max);
-        unimplemented!()
+        self.model().history(range, from, events_max)
     }
 
-    /// Hash of the versions visible at `revision` (0: the current one).
+    /// Hash of the versions visible at `revision` (0: the current one). The work is proportional to the whole store and
+    /// done in slices.
+    ///
+    /// # Errors
+    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Refusal> {
-        let _ = revision;
-        unimplemented!()
+        for _ in 0..HASH_RESTARTS_MAX {
+            let mut cursor = self.model().hash_begin(revision)?;
+            loop {
+                let model = self.model();
+                if !cursor.holds(&model) {
+                    break;
+                }
+                match model.hash_step(cursor, HASH_SLICE_VERSIONS) {
+                    Ok(hash) => return Ok(hash),
+                    Err(next) => cursor = next,
+                }
+            }
+        }
+        let model = self.model();
+        let cursor = model.hash_begin(revision)?;
+        Ok(model.hash_step(cursor, usize::MAX).unwrap_or_default())
     }
 
     /// One lease.
     pub fn lease(&self, id: i64, with_keys: bool) -> Option<LeaseInfo> {
-        let _ = (id, with_keys);
-        unimplemented!()
+        self.model().lease(id, with_keys)
     }
 
     /// All leases, the first to end first.
     pub fn leases(&self) -> Vec<LeaseInfo> {
-        unimplemented!()
+        self.model().leases()
     }
 
     /// Alarms that are up, sorted.
     pub fn alarms(&self) -> Vec<AlarmMember> {
-        unimplemented!()
+        self.model().alarms()
     }
 
     /// The cluster's id, 0 before the bootstrap command.
     pub fn cluster_id(&self) -> u64 {
-        unimplemented!()
+        self.model().cluster_id()
     }
 
     /// Its members, by id.
     pub fn members(&self) -> Vec<Member> {
-        unimplemented!()
+        self.model().members()
     }
 
     /// Sizes, in constant time.
     pub fn sizes(&self) -> Sizes {
-        unimplemented!()
+        self.shared.published.lock().sizes
+    }
+
+    /// Everything that answers depend on, to compare two stores: equal states give equal answers for ever, however far each
+    /// has come with removing what compaction hid. A copy of the whole store: for tests and repair, not for serving.
+    pub fn state(&self) -> State {
+        self.model().state()
+    }
+
+    /// A number that is equal where [`StoreReader::state`] is, within one build of the program.
+    pub fn fingerprint(&self) -> u64 {
+        self.model().state().fingerprint()
+    }
+
+    /// Checks every rule of the store against all of it.
+    ///
+    /// # Errors
+    /// The first rule found broken, in words.
+    pub fn check(&self) -> Result<(), String> {
+        self.model().check()
     }
 }

@@ -4,7 +4,14 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 /// One version of a key, with etcd's bookkeeping.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Its bytes are the wire form of etcd's message `mvccpb.KeyValue` (fields in the order of their numbers, those at
+/// their default left out), so that an answer can be put together from them:
+///
+/// ```text
+/// 0a len key | 10 create_revision | 18 mod_revision | 20 version | 2a len value | 30 lease
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeyValue {
     /// The key.
     pub key: Bytes,
@@ -18,6 +25,43 @@ pub struct KeyValue {
     pub value: Bytes,
     /// The lease it is attached to, 0 for none.
     pub lease: i64,
+}
+
+impl KeyValue {
+    /// Appends the wire form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_bytes(out, 0x0a, &self.key);
+        put_integer(out, 0x10, self.create_revision);
+        put_integer(out, 0x18, self.mod_revision);
+        put_integer(out, 0x20, self.version);
+        put_bytes(out, 0x2a, &self.value);
+        put_integer(out, 0x30, self.lease);
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        out.push(tag);
+        put_varint(out, bytes.len() as u64);
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// protobuf's int64: a negative number takes ten bytes.
+fn put_integer(out: &mut Vec<u8>, tag: u8, value: i64) {
+    if value != 0 {
+        out.push(tag);
+        put_varint(out, value as u64);
+    }
+}
+
+/// Appends a little-endian base-128 number: seven bits a byte, the high bit says that more follow.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 /// What an [`Event`] tells.

@@ -11,6 +11,19 @@ pub struct Revision {
     pub sub: i64,
 }
 
+impl Revision {
+    /// The key etcd stores a version under, which the hash of the store covers: main and sub as 8 bytes big-endian with
+    /// `_` between, and `t` behind if the version is a tombstone.
+    pub fn encode(&self, tombstone: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.main.to_be_bytes());
+        out.push(b'_');
+        out.extend_from_slice(&self.sub.to_be_bytes());
+        if tombstone {
+            out.push(b't');
+        }
+    }
+}
+
 /// A set of keys in etcd's notation.
 ///
 /// `range_end` empty: the key alone. `range_end` = one zero byte: every key from `key` on (and with `key` one zero

@@ -1,1 +1,0 @@
-//! The whole store in memory, slow and obvious.
