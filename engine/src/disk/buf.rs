@@ -40,7 +40,8 @@ impl IoBuf {
     }
 
     fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, BLOCK_BYTES).expect("a buffer is far smaller than the address space")
+        Layout::from_size_align(capacity, BLOCK_BYTES)
+            .expect("a buffer is far smaller than the address space")
     }
 
     /// How many bytes it holds.

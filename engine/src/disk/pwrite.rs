@@ -57,7 +57,9 @@ impl PwriteDisk {
                 (Some(buf), result)
             }
             Op::Sync { file } => (None, self.files.get(file).and_then(|open| plain::sync(&open.fd))),
-            Op::DropCache { file } => (None, self.files.get(file).and_then(|open| plain::drop_cache(&open.fd))),
+            Op::DropCache { file } => {
+                (None, self.files.get(file).and_then(|open| plain::drop_cache(&open.fd)))
+            }
             Op::Allocate { file, bytes } => {
                 (None, self.files.get(file).and_then(|open| plain::allocate(&open.fd, bytes)))
             }

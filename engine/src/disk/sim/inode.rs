@@ -1,0 +1,157 @@
+//! The content of one simulated file: what can be read, what is durable, and what lies between.
+
+use super::SECTOR_BYTES;
+use super::rng::Rng;
+
+/// A change that can be seen but is not durable yet.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    Length(usize),
+}
+
+/// One file. `visible` is `durable` with all of `pending` done, unless a failed sync left clean pages that never
+/// reached the medium.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inode {
+    pub(super) visible: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+impl Inode {
+    /// A file whose whole content is durable.
+    pub(super) fn durable(bytes: Vec<u8>) -> Inode {
+        Inode { visible: bytes.clone(), durable: bytes, pending: Vec::new() }
+    }
+
+    /// Makes a change visible.
+    pub(super) fn change(&mut self, change: Change) {
+        apply(&mut self.visible, &change);
+        self.pending.push(change);
+    }
+
+    /// Makes all that is visible through changes durable.
+    pub(super) fn sync(&mut self) {
+        for change in self.pending.drain(..) {
+            apply(&mut self.durable, &change);
+        }
+    }
+
+    /// A change that is durable as soon as it is visible, whatever else is pending.
+    pub(super) fn change_durably(&mut self, change: Change) {
+        apply(&mut self.visible, &change);
+        apply(&mut self.durable, &change);
+        // what was pending below it must not come over it later
+        if let Change::Write { offset, bytes } = &change {
+            self.pending.retain(|older| !covers(*offset, bytes.len(), older));
+        }
+    }
+
+    /// A sync that failed: some of what was pending is lost, and nothing is pending any more.
+    pub(super) fn sync_failed(&mut self, rng: &mut Rng) {
+        for change in std::mem::take(&mut self.pending) {
+            if rng.once_in(2) {
+                apply_torn(&mut self.durable, &change, rng);
+            }
+        }
+    }
+
+    /// Forgets what is only in the cache and clean.
+    pub(super) fn drop_cache(&mut self) {
+        self.visible = self.durable.clone();
+        for change in &self.pending {
+            apply(&mut self.visible, change);
+        }
+    }
+
+    /// The power goes: of what was not durable, `in_flight` included, anything may be there.
+    pub(super) fn power_cut(&mut self, in_flight: Vec<Change>, rng: &mut Rng) {
+        let mut loose = std::mem::take(&mut self.pending);
+        loose.extend(in_flight);
+        // all of it, none of it, or each piece for itself in any order
+        let fate = rng.below(4);
+        if fate > 1 {
+            for place in (1..loose.len()).rev() {
+                loose.swap(place, rng.below(place as u64 + 1) as usize);
+            }
+        }
+        for change in &loose {
+            match fate {
+                0 => {}
+                1 => apply(&mut self.durable, change),
+                _ => apply_torn(&mut self.durable, change, rng),
+            }
+        }
+        self.visible = self.durable.clone();
+    }
+
+    /// Bytes written but not durable.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending
+            .iter()
+            .map(|change| match change {
+                Change::Write { bytes, .. } => bytes.len(),
+                Change::Length(_) => 0,
+            })
+            .sum()
+    }
+
+    /// Changes bytes on the medium and in the cache, as rot does.
+    pub(super) fn damage(&mut self, f: impl Fn(&mut Vec<u8>)) {
+        f(&mut self.visible);
+        f(&mut self.durable);
+    }
+}
+
+fn covers(offset: usize, len: usize, older: &Change) -> bool {
+    match older {
+        Change::Write { offset: at, bytes } => offset <= *at && at + bytes.len() <= offset + len,
+        Change::Length(_) => false,
+    }
+}
+
+fn apply(content: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write { offset, bytes } => {
+            let end = offset + bytes.len();
+            if content.len() < end {
+                content.resize(end, 0);
+            }
+            content[*offset..end].copy_from_slice(bytes);
+        }
+        Change::Length(len) => content.resize(*len, 0),
+    }
+}
+
+/// Does a part of a change: sectors of a write are written or not, each for itself.
+pub(super) fn apply_torn(content: &mut Vec<u8>, change: &Change, rng: &mut Rng) {
+    match change {
+        Change::Length(_) => {
+            if rng.once_in(2) {
+                apply(content, change);
+            }
+        }
+        Change::Write { offset, bytes } => {
+            let sectors = bytes.len().div_ceil(SECTOR_BYTES) as u64;
+            let style = rng.below(6);
+            let chosen = rng.below(sectors);
+            for sector in 0..sectors {
+                let written = match style {
+                    0 => false,
+                    1 => true,
+                    2 => sector < chosen,
+                    3 => sector == chosen,
+                    4 => sector != chosen,
+                    _ => rng.once_in(2),
+                };
+                if written {
+                    let start = sector as usize * SECTOR_BYTES;
+                    let end = (start + SECTOR_BYTES).min(bytes.len());
+                    let part = Change::Write { offset: offset + start, bytes: bytes[start..end].to_vec() };
+                    apply(content, &part);
+                }
+            }
+        }
+    }
+}
