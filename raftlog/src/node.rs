@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::proposal::{Busy, Mailbox, ReplyTo, Request};
+use crate::shell::{self, Running};
 use coffer_engine::command::Member;
 use coffer_engine::store::StoreReader;
 use std::path::PathBuf;
@@ -43,11 +44,16 @@ pub struct Options {
     pub wal_io: WalIo,
     /// Smallest and largest segment in bytes.
     pub segment_bytes: (u64, u64),
+    /// Largest entry of the log in bytes: what the largest request admitted encodes to. A larger one is refused
+    /// ([`Busy::TooManyRequests`]), so let it be comfortably above the server's own bound (512 KiB more will do).
+    pub entry_bytes_max: u64,
 }
 
 /// A member's handle; cheap to clone, usable from any thread.
 #[derive(Clone)]
-pub struct Node {}
+pub struct Node {
+    running: Arc<Running>,
+}
 
 /// Whether a linearizable read may look at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +105,17 @@ pub struct HistogramSnapshot {
 impl Node {
     /// Opens the log, applies what is known committed, starts the core thread and returns once it runs.
     ///
-    /// `on_stop` is called from the core thread when it ends by itself (a fault), with the reason.
+    /// `on_stop` is called from the core thread when it ends by itself (a fault), with the reason; everybody who
+    /// waited has been answered [`Busy::Stopped`] by then.
+    ///
+    /// # Errors
+    /// See [`Error`]: the disk, the log, or whom the data belong to.
     pub fn start(
         options: Options,
         mailboxes: Vec<Arc<dyn Mailbox>>,
         on_stop: Box<dyn FnOnce(Error) + Send>,
     ) -> Result<Node, Error> {
-        let _ = (options, mailboxes, on_stop);
-        unimplemented!()
+        Ok(Node { running: Arc::new(shell::start(options, mailboxes, on_stop)?) })
     }
 
     /// Queues a request; its answer comes to its slot.
@@ -114,49 +123,56 @@ impl Node {
     /// # Errors
     /// Without queueing: [`Busy::TooManyRequests`] when the queue is full, [`Busy::Stopped`].
     pub fn submit(&self, request: Request) -> Result<(), Busy> {
-        let _ = request;
-        unimplemented!()
+        self.running.shared().submit(request)
     }
 
     /// Asks for a read index. Never queues when the answer is known at once (a sole voter that has applied an entry
-    /// of its own term).
+    /// of its own term): two atomic loads.
+    ///
+    /// # Errors
+    /// As [`Node::submit`].
     pub fn read_index(&self, reply_to: ReplyTo) -> Result<ReadIndex, Busy> {
-        let _ = reply_to;
-        unimplemented!()
+        if self.running.shared().reads_at_once()? {
+            return Ok(ReadIndex::Now);
+        }
+        self.submit(Request::Read { reply_to })?;
+        Ok(ReadIndex::Wait)
     }
 
     /// Where agreement stands.
     pub fn status(&self) -> Status {
-        unimplemented!()
+        self.running.shared().board.status()
     }
 
     /// The store.
     pub fn reader(&self) -> &StoreReader {
-        unimplemented!()
+        &self.running.shared().reader
     }
 
     /// The lease clock now, in milliseconds: the last stamp plus the time since.
     pub fn lease_clock_ms(&self) -> u64 {
-        unimplemented!()
+        let shared = self.running.shared();
+        shared.board.lease_clock_ms(shared.now())
     }
 
     /// Durations of the log's durable writes, buckets of 0.001 s doubling 14 times.
     pub fn wal_sync_seconds(&self) -> HistogramSnapshot {
-        unimplemented!()
+        self.running.shared().board.wal_sync_seconds()
     }
 
     /// Bytes written to the log since the start.
     pub fn wal_bytes_written(&self) -> u64 {
-        unimplemented!()
+        self.running.shared().board.wal_bytes_written()
     }
 
     /// Which way of writing the log was found to work ("io_uring, direct", "pwrite, fdatasync", ...).
     pub fn wal_io_description(&self) -> String {
-        unimplemented!()
+        self.running.shared().io_description.clone()
     }
 
-    /// Writes the final mark and ends the core thread; returns when it has ended.
+    /// Writes the final mark and ends the core thread; returns when it has ended. Whoever waits is answered
+    /// [`Busy::Stopped`]; so is every later request.
     pub fn stop(&self) {
-        unimplemented!()
+        self.running.stop();
     }
 }

@@ -1,6 +1,6 @@
 //! What the serving threads hand to the core thread, and how the answers come back.
 
-use coffer_engine::command::{Applied, Command};
+use coffer_engine::command::{Applied, Command, Compare, CompareTarget, RangeRequest, TxnOp, TxnRequest};
 use coffer_engine::watch::EventBatch;
 use std::sync::Arc;
 
@@ -42,12 +42,24 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Where its answer goes.
+    pub fn reply_to(&self) -> ReplyTo {
+        match self {
+            Request::Propose { reply_to, .. }
+            | Request::Renew { reply_to, .. }
+            | Request::Read { reply_to } => *reply_to,
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The command was applied (or refused by the store).
     Applied(Applied),
-    /// Granted seconds, 0 if the lease is unknown or has expired; and the store's revision.
+    /// Granted seconds, 0 if the lease is unknown or has expired. (A renewal that the store refuses as a whole gets
+    /// [`Outcome::Applied`] with the refusal.)
     Renewed {
         /// Seconds.
         ttl: i64,
@@ -65,9 +77,9 @@ pub enum Busy {
     NoLeader,
     /// Another term's entry took this one's place, or leadership moved while the answer was out.
     LeaderChanged,
-    /// The member is stopping.
+    /// The member is stopping, or has met a fault; what was under way may be done or not.
     Stopped,
-    /// Too much is waiting.
+    /// Too much is waiting, or the command is larger than an entry of the log may be.
     TooManyRequests,
     /// The disk is full; what makes room still goes through.
     NoSpace,
@@ -88,4 +100,46 @@ pub struct Post {
 pub trait Mailbox: Send + Sync {
     /// Takes a post and wakes the thread if it sleeps.
     fn post(&self, post: Post);
+}
+
+/// About how much memory a request holds, in bytes: what the queue's bound counts.
+pub fn request_bytes(request: &Request) -> u64 {
+    let command = match request {
+        Request::Propose { command, .. } => command_bytes(command),
+        Request::Renew { .. } | Request::Read { .. } => 0,
+    };
+    (size_of::<Request>() + command) as u64
+}
+
+fn command_bytes(command: &Command) -> usize {
+    match command {
+        Command::Put(put) => put.key.len() + put.value.len(),
+        Command::DeleteRange(delete) => delete.range.key.len() + delete.range.range_end.len(),
+        Command::Txn(txn) => txn_bytes(txn),
+        Command::LeaseRenew { ids } => size_of_val(ids.as_slice()),
+        Command::MemberAttributes { name, client_urls, .. } => {
+            name.len() + client_urls.iter().map(String::len).sum::<usize>()
+        }
+        _ => 0,
+    }
+}
+
+fn txn_bytes(txn: &TxnRequest) -> usize {
+    txn.compares.iter().map(compare_bytes).sum::<usize>()
+        + txn.success.iter().chain(&txn.failure).map(op_bytes).sum::<usize>()
+}
+
+fn compare_bytes(compare: &Compare) -> usize {
+    let value = if let CompareTarget::Value(value) = &compare.target { value.len() } else { 0 };
+    size_of::<Compare>() + compare.range.key.len() + compare.range.range_end.len() + value
+}
+
+fn op_bytes(op: &TxnOp) -> usize {
+    let held = match op {
+        TxnOp::Range(RangeRequest { range, .. }) => range.key.len() + range.range_end.len(),
+        TxnOp::Put(put) => put.key.len() + put.value.len(),
+        TxnOp::DeleteRange(delete) => delete.range.key.len() + delete.range.range_end.len(),
+        TxnOp::Txn(txn) => txn_bytes(txn),
+    };
+    size_of::<TxnOp>() + held
 }

@@ -1,0 +1,186 @@
+//! What the core thread tells to all others, read without a lock: a row of numbers under a sequence lock.
+//!
+//! One thread writes, any number read. A reader that meets a write under way, or finds that one happened while it
+//! read, reads again; it never holds the writer up.
+
+use crate::lease_clock::LeaseClock;
+use crate::node::{HistogramSnapshot, Status};
+use coffer_engine::Micros;
+use coffer_engine::wal::WalStats;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+const STATUS_WORDS: usize = 10;
+const CLOCK_WORDS: usize = 2;
+/// Buckets of the log's write durations, the one without a bound included.
+const BUCKETS: usize = 15;
+const WAL_WORDS: usize = BUCKETS + 3;
+const WORDS: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
+/// Stands for "the lease clock stands".
+const STANDS: u64 = u64::MAX;
+
+/// The board.
+#[derive(Debug)]
+pub(crate) struct Board {
+    /// Odd while a write is under way.
+    sequence: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+impl Board {
+    pub(crate) fn new() -> Board {
+        Board { sequence: AtomicU64::new(0), words: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    /// Writes everything; called by the core thread alone.
+    pub(crate) fn write(&self, status: &Status, clock: LeaseClock, wal: &WalStats) {
+        let (clock_ms, since) = clock.parts();
+        let head = [
+            status.term,
+            status.leader,
+            status.commit,
+            status.applied,
+            status.last,
+            u64::from(status.no_space),
+            status.leader_changes,
+            status.proposals_failed,
+            status.proposals_pending,
+            status.leases_expired,
+            clock_ms,
+            since.unwrap_or(STANDS),
+            wal.bytes_written,
+            wal.writes,
+            wal.write_us_sum,
+        ];
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (word, value) in self.words.iter().zip(head.iter().chain(&wal.write_us_buckets)) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        self.sequence.store(sequence + 2, Ordering::Release);
+    }
+
+    fn read(&self) -> [u64; WORDS] {
+        loop {
+            let before = self.sequence.load(Ordering::Acquire);
+            if before.is_multiple_of(2) {
+                let words = std::array::from_fn(|at| self.words[at].load(Ordering::Relaxed));
+                fence(Ordering::Acquire);
+                if self.sequence.load(Ordering::Relaxed) == before {
+                    return words;
+                }
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let words = self.read();
+        Status {
+            term: words[0],
+            leader: words[1],
+            commit: words[2],
+            applied: words[3],
+            last: words[4],
+            no_space: words[5] != 0,
+            leader_changes: words[6],
+            proposals_failed: words[7],
+            proposals_pending: words[8],
+            leases_expired: words[9],
+        }
+    }
+
+    /// The lease clock at `now`, in milliseconds.
+    pub(crate) fn lease_clock_ms(&self, now: Micros) -> u64 {
+        let words = self.read();
+        match words[11] {
+            STANDS => words[10],
+            since => words[10].saturating_add(now.saturating_sub(since) / 1_000),
+        }
+    }
+
+    pub(crate) fn wal_bytes_written(&self) -> u64 {
+        self.read()[12]
+    }
+
+    pub(crate) fn wal_sync_seconds(&self) -> HistogramSnapshot {
+        let words = self.read();
+        let buckets = &words[STATUS_WORDS + CLOCK_WORDS + 3..];
+        let mut below = 0;
+        let cumulative = buckets[..BUCKETS - 1]
+            .iter()
+            .map(|count| {
+                below += count;
+                below
+            })
+            .collect();
+        HistogramSnapshot {
+            bounds: (0..BUCKETS - 1).map(|nth| 0.001 * f64::from(1u32 << nth)).collect(),
+            cumulative,
+            sum: words[14] as f64 / 1e6,
+            count: buckets.iter().sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let board = Board::new();
+        let status = Status {
+            term: 3,
+            leader: 9,
+            commit: 7,
+            applied: 6,
+            last: 8,
+            no_space: true,
+            ..Status::default()
+        };
+        let mut clock = LeaseClock::standing_at(500);
+        let mut wal =
+            WalStats { bytes_written: 4096, writes: 3, write_us_sum: 2_500_000, ..WalStats::default() };
+        wal.write_us_buckets[0] = 1;
+        wal.write_us_buckets[1] = 1;
+        wal.write_us_buckets[14] = 1;
+        board.write(&status, clock, &wal);
+        assert_eq!(board.status(), status);
+        assert_eq!(board.lease_clock_ms(9_000_000), 500);
+        assert_eq!(board.wal_bytes_written(), 4096);
+        let histogram = board.wal_sync_seconds();
+        assert_eq!((histogram.count, histogram.sum), (3, 2.5));
+        assert_eq!(histogram.cumulative[..3], [1, 2, 2]);
+        assert_eq!(histogram.bounds.len(), 14);
+        clock.set_running(true, 1_000_000);
+        board.write(&status, clock, &wal);
+        assert_eq!(board.lease_clock_ms(1_250_000), 750);
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_of_a_write() {
+        let board = Board::new();
+        let write = |n: u64| {
+            let status = Status { term: n, commit: n, leases_expired: n, ..Status::default() };
+            board.write(&status, LeaseClock::standing_at(n), &WalStats::default());
+        };
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        loop {
+                            let status = board.status();
+                            assert_eq!((status.term, status.term), (status.commit, status.leases_expired));
+                            if status.term == 20_000 {
+                                break;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            (1..=20_000).for_each(write);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        });
+    }
+}

@@ -1,0 +1,645 @@
+//! A member's core: driver, log, applier, lease clock and answer slots as one stepped state machine.
+//!
+//! ```text
+//!  completions ─ complete() ┐                                       ┌─> messages for other members
+//!  messages    ─ receive()  ├─> step(disk, now) ── log <── Ready ── ┤
+//!  requests    ─ request()  ┘        │                              └─> posts: answers and events, by mailbox
+//!                                    └── committed ──> applier ──> store
+//! ```
+//!
+//! It has no thread and no clock: the shell ([`crate::shell`]) runs one over a real disk, [`crate::sim`] runs many
+//! over simulated ones, and both call the same methods in the same order. One step takes what is there, goes as far
+//! as it can without waiting, and says when it wants to be called again.
+//!
+//! Order of a step: what became durable is told to raft and releases messages; then, with everything that waits
+//! proposed at once, one Ready makes one batch for the log; its write starts; and only then, while it is out, is a
+//! slice of committed entries applied. Nothing is answered before it is committed, durable here and published.
+
+use crate::applier::{self, SLICE_ENTRIES_MAX};
+use crate::driver::{Driver, DriverOptions, Standing};
+use crate::error::Error;
+use crate::lease_clock::{EXPIRIES_A_PASS_MAX, Expiry, LeaseClock};
+use crate::node::Status;
+use crate::proposal::{Busy, Outcome, Post, ReplyTo, Request};
+use crate::ready::ToPersist;
+use crate::recovery::Recovered;
+use crate::slots::{Answers, Asker, Slots};
+use crate::storage::{BadAppend, ENTRY_OVERHEAD_BYTES, entry_bytes, to_log_entry};
+use crate::transport::{self, Envelope, Refused};
+use bytes::Bytes;
+use coffer_engine::Micros;
+use coffer_engine::command::{Command, Reply, Stamped};
+use coffer_engine::disk::{Completion, Disk};
+use coffer_engine::quota;
+use coffer_engine::store::{Store, StoreReader};
+use coffer_engine::wal::{HardState, NewBatch, Space, Wal};
+use raft::eraftpb::Entry;
+use std::collections::VecDeque;
+
+/// Entries of one batch of the log, in bytes of their weight; a Ready that holds more makes several. A batch has to
+/// fit into a segment together with others.
+pub const BATCH_BYTES_MAX: u64 = 1 << 20;
+/// Bytes proposed in one round; the rest waits in the queue for the next.
+pub const ROUND_BYTES_MAX: u64 = 1 << 20;
+/// Renewals in one entry; more in a round make a second entry.
+pub const RENEWALS_AN_ENTRY_MAX: usize = 10_000;
+/// Linearizable reads that may wait for this member's first own entry.
+pub const READS_WAITING_MAX: usize = 100_000;
+/// Readies of a member that does not lead whose writes may be out: its messages wait for them anyway.
+const FOLLOWER_UNSYNCED_MAX: usize = 1;
+/// Readies handled in one step, so that a step stays short.
+const READIES_A_STEP_MAX: usize = 8;
+/// Versions removed in one step of a compaction: well under a millisecond.
+const COMPACTION_BUDGET: usize = 500;
+/// Weight of `(applied, last]` in bytes from which on proposals are refused: bounds memory and the replay.
+pub const LOG_BYTES_MAX: u64 = 64 << 20;
+
+/// What a core needs to know.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// raft's part.
+    pub driver: DriverOptions,
+    /// One tick, in microseconds.
+    pub heartbeat_us: Micros,
+    /// Mailboxes that answers go to.
+    pub mailboxes: usize,
+    /// Bytes that must wait before a round is proposed although a write is out already.
+    pub second_write_bytes: u64,
+}
+
+/// What a step wants done by whoever runs it.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// To be sent to other members; may be lost.
+    pub messages: Vec<Envelope>,
+    /// To be posted, one for each mailbox, empty where there is nothing to say; in order.
+    pub posts: Vec<Post>,
+}
+
+/// When to call [`Core::step`] again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// At once: there is more to do that needs no waiting.
+    pub at_once: bool,
+    /// At this time at the latest, if nothing else happens before.
+    pub at: Option<Micros>,
+}
+
+/// A batch whose write is out.
+#[derive(Debug)]
+struct BatchOut {
+    sequence: u64,
+    /// The Ready that is durable with it.
+    ready: u64,
+    begun: Micros,
+}
+
+/// The state machine; see the head of this file.
+pub struct Core {
+    options: CoreOptions,
+    driver: Driver,
+    wal: Wal,
+    store: Store,
+    slots: Slots,
+    answers: Answers,
+    reads: Vec<ReplyTo>,
+    requests: Vec<Request>,
+    batches_out: VecDeque<BatchOut>,
+    /// Moving average of how long a batch is out.
+    usual_us: Micros,
+    to_apply: VecDeque<Entry>,
+    clock: LeaseClock,
+    expiry: Expiry,
+    /// The earliest deadline of all leases, as of the last publish.
+    lease_deadline_ms: Option<u64>,
+    leases_expired: u64,
+    compacting: bool,
+    next_tick: Micros,
+    was: Standing,
+    leader_known: u64,
+    leader_changes: u64,
+    refused: u64,
+    turned_away: u64,
+    stopped: bool,
+}
+
+impl Core {
+    /// Starts raft over what recovery left; a sole voter campaigns at once.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if raft refuses its configuration.
+    pub fn new(recovered: Recovered, options: CoreOptions, now: Micros) -> Result<Core, Error> {
+        let Recovered { wal, store, view, .. } = recovered;
+        let driver = Driver::new(view, options.driver.clone())?;
+        let mut core = Core {
+            slots: Slots::default(),
+            answers: Answers::new(options.mailboxes),
+            reads: Vec::new(),
+            requests: Vec::new(),
+            batches_out: VecDeque::new(),
+            usual_us: 0,
+            to_apply: VecDeque::new(),
+            clock: LeaseClock::standing_at(store.lease_clock_ms()),
+            expiry: Expiry::default(),
+            lease_deadline_ms: store.next_lease_deadline_ms(),
+            leases_expired: 0,
+            compacting: true,
+            next_tick: now + options.heartbeat_us,
+            was: Standing::default(),
+            leader_known: 0,
+            leader_changes: 0,
+            refused: 0,
+            turned_away: 0,
+            stopped: false,
+            options,
+            driver,
+            wal,
+            store,
+        };
+        core.note_standing(now);
+        Ok(core)
+    }
+
+    /// The store's reader.
+    pub fn reader(&self) -> StoreReader {
+        self.store.reader()
+    }
+
+    /// The log.
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// raft.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// The lease clock.
+    pub fn lease_clock(&self) -> LeaseClock {
+        self.clock
+    }
+
+    /// Bytes that must wait before a round is proposed although a write is out.
+    pub fn second_write_bytes(&self) -> u64 {
+        self.options.second_write_bytes
+    }
+
+    /// Messages from other members that were refused.
+    pub fn messages_refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Where agreement stands.
+    pub fn status(&self) -> Status {
+        let standing = self.driver.standing();
+        Status {
+            term: standing.term,
+            leader: standing.leader,
+            commit: standing.commit,
+            applied: self.driver.view().applied(),
+            last: standing.last,
+            no_space: self.wal.space() == Space::Reserve,
+            leader_changes: self.leader_changes,
+            proposals_failed: self.slots.failed() + self.turned_away,
+            proposals_pending: (self.slots.len() + self.requests.len()) as u64,
+            leases_expired: self.leases_expired,
+        }
+    }
+
+    /// Whether a linearizable read may look at the published state at once: the only voter, leading, with an entry of
+    /// its own term applied and published. Nobody else can have acknowledged anything then, and this member
+    /// acknowledges only what is published.
+    pub fn reads_at_once(&self) -> bool {
+        let standing = self.driver.standing();
+        !self.stopped && standing.sole_voter && self.driver.leads_and_applied_own_term()
+    }
+
+    /// Takes a completion of the disk.
+    pub fn complete(&mut self, completion: Completion, now: Micros) {
+        if let Some(stranger) = self.wal.complete(completion, now) {
+            tracing::error!(token = stranger.token.0, "a completion belongs to nobody");
+        }
+    }
+
+    /// Takes a message from another member.
+    ///
+    /// # Errors
+    /// Why it was dropped.
+    pub fn receive(&mut self, bytes: Bytes) -> Result<(), Refused> {
+        let driver = &self.options.driver;
+        let taken = transport::decode(driver.cluster_id, driver.member_id, bytes).and_then(|message| {
+            let entry_bytes_max = self.wal.entry_bytes_max();
+            if message.entries.iter().any(|entry| entry.data.len() as u64 > entry_bytes_max) {
+                return Err(Refused::Range);
+            }
+            self.driver.step(message)
+        });
+        if let Err(why) = taken {
+            self.refused += 1;
+            tracing::debug!(%why, "a message from another member was refused");
+        }
+        taken
+    }
+
+    /// Whether requests would be taken up now: nothing is being written, or enough waits (`queued_bytes`) to start a
+    /// second write beside the first, or the first has been out for twice its usual time. Until then they gather.
+    pub fn takes_requests(&self, queued_bytes: u64, now: Micros) -> bool {
+        self.gathers_until().is_none_or(|until| now >= until)
+            || (queued_bytes >= self.options.second_write_bytes && self.batches_out.len() < 2)
+    }
+
+    /// Until when requests gather if no write completes before; `None` if they do not.
+    fn gathers_until(&self) -> Option<Micros> {
+        let first = self.batches_out.front().filter(|_| self.driver.standing().leads)?;
+        match self.batches_out.len() {
+            1 => Some(first.begun + 2 * self.usual_us.max(1)),
+            _ => Some(Micros::MAX),
+        }
+    }
+
+    /// Takes a request for the next round. To be called while [`Core::takes_requests`] holds and at most
+    /// [`ROUND_BYTES_MAX`] were given to this round.
+    pub fn request(&mut self, request: Request) {
+        self.requests.push(request);
+    }
+
+    /// Goes as far as possible without waiting.
+    ///
+    /// # Errors
+    /// What stops this member: then nothing more is acknowledged, and [`Core::stop`] answers all who wait. What this
+    /// step answered before stands.
+    pub fn step(&mut self, disk: &mut dyn Disk, now: Micros, out: &mut Output) -> Result<Next, Error> {
+        let result = self.step_inner(disk, now, out);
+        self.stopped |= result.is_err();
+        if !self.answers.is_empty() {
+            out.posts = self.answers.take();
+        }
+        result
+    }
+
+    fn step_inner(&mut self, disk: &mut dyn Disk, now: Micros, out: &mut Output) -> Result<Next, Error> {
+        if self.stopped {
+            return Err(Error::Fault(coffer_engine::error::Fault::Stopped));
+        }
+        self.wal.step(disk, now)?;
+        self.take_durable(now, &mut out.messages);
+        self.tick(now);
+        self.note_standing(now);
+        if !self.propose_round(now) {
+            self.driver.tell_commit();
+        }
+        let readies = self.handle_readies(now, &mut out.messages)?;
+        self.note_standing(now);
+        self.wal.step(disk, now)?;
+        self.apply(now)?;
+        self.answer_reads();
+        if self.compacting && self.to_apply.is_empty() {
+            self.compacting = self.store.compact_step(COMPACTION_BUDGET);
+        }
+        let at_once = readies || !self.to_apply.is_empty() || self.compacting || self.may_handle_ready();
+        Ok(Next { at_once, at: self.wake_at(now) })
+    }
+
+    fn take_durable(&mut self, now: Micros, messages: &mut Vec<Envelope>) {
+        let durable = self.wal.durable();
+        let mut ready = None;
+        while self.batches_out.front().is_some_and(|batch| batch.sequence <= durable) {
+            let Some(batch) = self.batches_out.pop_front() else { break };
+            let took = now.saturating_sub(batch.begun);
+            self.usual_us = if self.usual_us == 0 { took } else { (self.usual_us * 7 + took) / 8 };
+            ready = Some(batch.ready);
+        }
+        if let Some(ready) = ready.filter(|&ready| ready > 0) {
+            self.driver.persisted(ready, messages);
+        }
+    }
+
+    /// A sole voter that leads needs no ticks: it has nobody to tell and nobody to hear.
+    fn needs_ticks(&self) -> bool {
+        let standing = self.driver.standing();
+        !(standing.sole_voter && standing.leads)
+    }
+
+    fn tick(&mut self, now: Micros) {
+        if !self.needs_ticks() || now < self.next_tick {
+            return;
+        }
+        self.driver.tick();
+        self.next_tick += self.options.heartbeat_us;
+        if self.next_tick <= now {
+            // time that this member slept through is not made up for: it would campaign at once
+            self.next_tick = now + self.options.heartbeat_us;
+        }
+    }
+
+    /// Follows changes of leadership: the lease clock runs only here if this member leads and its log takes renewals.
+    fn note_standing(&mut self, now: Micros) {
+        let standing = self.driver.standing();
+        if (standing.leads, standing.term) != (self.was.leads, self.was.term) {
+            self.clock = LeaseClock::standing_at(self.store.lease_clock_ms());
+        }
+        if standing.leader != 0 && standing.leader != self.leader_known {
+            self.leader_known = standing.leader;
+            self.leader_changes += 1;
+        }
+        self.was = standing;
+        self.clock.set_running(standing.leads && self.wal.space() == Space::Ample, now);
+    }
+
+    /// Proposes all that waits in one step; whether anything was proposed.
+    fn propose_round(&mut self, now: Micros) -> bool {
+        let expired = self.expired_leases(now);
+        if self.requests.is_empty() && expired.is_empty() {
+            return false;
+        }
+        let standing = self.driver.standing();
+        let mut round = Round {
+            stamp_ms: self.clock.now_ms(now),
+            reserve: self.wal.space() == Space::Reserve,
+            room: LOG_BYTES_MAX.saturating_sub(self.driver.unapplied_bytes()),
+            entry_bytes_max: self.wal.entry_bytes_max(),
+            ..Round::default()
+        };
+        let requests = std::mem::take(&mut self.requests);
+        for request in requests {
+            match request {
+                Request::Read { reply_to } => self.read(reply_to),
+                _ if !standing.leads => {
+                    let why = if standing.leader == 0 { Busy::NoLeader } else { Busy::NotLeader };
+                    self.turn_away(request.reply_to(), why);
+                }
+                Request::Propose { command, reply_to } => {
+                    if let Err(why) = round.add(command, Asker::One(reply_to)) {
+                        self.turn_away(reply_to, why);
+                    }
+                }
+                Request::Renew { id, reply_to } => {
+                    round.renew(id, reply_to);
+                    if round.renewed_ids.len() == RENEWALS_AN_ENTRY_MAX {
+                        self.add_renewals(&mut round);
+                    }
+                }
+            }
+        }
+        self.add_renewals(&mut round);
+        for id in expired {
+            // one that finds no room is looked at again in the next pass
+            let _ = round.add(Command::LeaseExpire { id }, Asker::Expiry);
+        }
+        self.propose(round)
+    }
+
+    fn add_renewals(&mut self, round: &mut Round) {
+        if round.renewed_ids.is_empty() {
+            return;
+        }
+        let ids = std::mem::take(&mut round.renewed_ids);
+        let askers = std::mem::take(&mut round.renewers);
+        let everyone = askers.clone();
+        if let Err(why) = round.add(Command::LeaseRenew { ids }, Asker::Renewals(askers)) {
+            everyone.into_iter().for_each(|to| self.turn_away(to, why));
+        }
+    }
+
+    fn propose(&mut self, round: Round) -> bool {
+        let Round { entries, askers, .. } = round;
+        if entries.is_empty() {
+            return false;
+        }
+        match self.driver.propose(entries) {
+            Some((first, term)) => {
+                for (index, asker) in (first..).zip(askers) {
+                    self.slots.put(index, term, asker);
+                }
+                true
+            }
+            None => {
+                self.turned_away += askers.len() as u64;
+                askers.into_iter().for_each(|asker| self.answers.fail(asker, Busy::NoLeader));
+                false
+            }
+        }
+    }
+
+    fn turn_away(&mut self, to: ReplyTo, why: Busy) {
+        self.turned_away += 1;
+        self.answers.answer(to, Outcome::Failed(why));
+    }
+
+    /// Leases to be ended now, by a leader that knows all stamps before its own.
+    fn expired_leases(&mut self, now: Micros) -> Vec<i64> {
+        let clock_ms = self.clock.now_ms(now);
+        let up = self.lease_deadline_ms.is_some_and(|deadline| deadline <= clock_ms);
+        if !up || !self.may_expire() || !self.expiry.due(now) {
+            return Vec::new();
+        }
+        self.store.expired_leases(clock_ms, EXPIRIES_A_PASS_MAX)
+    }
+
+    fn may_expire(&self) -> bool {
+        self.driver.leads_and_applied_own_term()
+            && self.wal.space() == Space::Ample
+            && self.slots.expiries() == 0
+    }
+
+    /// One voter alone answers reads itself. Where there are more, a read needs a round among them; those rounds come
+    /// with clusters, until then such a read is turned away.
+    fn read(&mut self, reply_to: ReplyTo) {
+        if !self.driver.standing().sole_voter {
+            self.answers.answer(reply_to, Outcome::Failed(Busy::NotLeader));
+        } else if self.reads.len() >= READS_WAITING_MAX {
+            self.answers.answer(reply_to, Outcome::Failed(Busy::TooManyRequests));
+        } else {
+            self.reads.push(reply_to);
+        }
+    }
+
+    fn answer_reads(&mut self) {
+        if self.reads.is_empty() || !self.reads_at_once() {
+            return;
+        }
+        let applied = self.driver.view().applied();
+        for to in std::mem::take(&mut self.reads) {
+            self.answers.answer(to, Outcome::ReadIndex(applied));
+        }
+    }
+
+    fn may_handle_ready(&self) -> bool {
+        self.driver.has_ready()
+            && self.to_apply.len() < SLICE_ENTRIES_MAX
+            && (self.driver.standing().leads || self.driver.unsynced() < FOLLOWER_UNSYNCED_MAX)
+    }
+
+    /// Handles Readies; whether there may be more.
+    fn handle_readies(&mut self, now: Micros, messages: &mut Vec<Envelope>) -> Result<bool, Error> {
+        for _ in 0..READIES_A_STEP_MAX {
+            if !self.may_handle_ready() {
+                return Ok(false);
+            }
+            let Some(work) = self.driver.ready(messages).map_err(bad_append)? else { return Ok(false) };
+            self.to_apply.extend(work.committed);
+            if let Some(to_persist) = work.to_persist {
+                self.append(to_persist, now);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Queues a Ready's entries and hard state as one batch, or several if they are many.
+    fn append(&mut self, to_persist: ToPersist, now: Micros) {
+        let ToPersist { number, hard_state, entries } = to_persist;
+        if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+            self.slots.overwrite(first.index, last.term, &mut self.answers);
+        }
+        let mut batch = NewBatch { hard_state, entries: Vec::with_capacity(entries.len()) };
+        let mut bytes = 0;
+        for entry in &entries {
+            if bytes + entry_bytes(entry) > BATCH_BYTES_MAX && !batch.entries.is_empty() {
+                let piece = std::mem::replace(&mut batch, NewBatch { hard_state, entries: Vec::new() });
+                self.append_batch(piece, 0, now);
+                bytes = 0;
+            }
+            bytes += entry_bytes(entry);
+            batch.entries.push(to_log_entry(entry));
+        }
+        self.append_batch(batch, number, now);
+    }
+
+    /// No batch says that more is committed than the log holds with it.
+    fn append_batch(&mut self, mut batch: NewBatch, ready: u64, now: Micros) {
+        if let Some(last) = batch.entries.last() {
+            batch.hard_state.commit = batch.hard_state.commit.min(last.index);
+        }
+        let sequence = self.wal.append(batch);
+        self.batches_out.push_back(BatchOut { sequence, ready, begun: now });
+    }
+
+    /// Applies one slice, publishes it and gathers the answers.
+    fn apply(&mut self, now: Micros) -> Result<(), Error> {
+        let (slots, answers) = (&mut self.slots, &mut self.answers);
+        let leases_expired = &mut self.leases_expired;
+        let slice =
+            applier::apply_slice(&mut self.store, &mut self.to_apply, &mut |index, term, applied| {
+                let Some(asker) = slots.take(index, term, answers) else { return };
+                let Some(applied) = applied else { return };
+                if let (Asker::Expiry, Ok(Reply::LeaseExpire(true))) = (&asker, &applied.outcome) {
+                    *leases_expired += 1;
+                }
+                answers.applied(asker, applied);
+            })?;
+        let Some(slice) = slice else { return Ok(()) };
+        if let Some(events) = &slice.published.events {
+            self.answers.events(events);
+        }
+        self.compacting |= slice.compacted;
+        self.driver.applied(slice.published.applied);
+        // in memory nothing else holds the entries: once the state lies in a page file, what its newest durable root
+        // has applied may go from the log here
+        self.clock.observe(self.store.lease_clock_ms(), now);
+        self.lease_deadline_ms = self.store.next_lease_deadline_ms();
+        Ok(())
+    }
+
+    fn wake_at(&self, now: Micros) -> Option<Micros> {
+        let tick = self.needs_ticks().then_some(self.next_tick);
+        let gathered = self.gathers_until().filter(|&until| until != Micros::MAX && until > now);
+        [self.wal.wakeup(), tick, gathered, self.next_expiry(now)].into_iter().flatten().min()
+    }
+
+    fn next_expiry(&self, now: Micros) -> Option<Micros> {
+        if !self.may_expire() {
+            return None; // whatever changes that is an event of its own
+        }
+        let deadline = self.clock.when(self.lease_deadline_ms?, now)?;
+        Some(self.expiry.wake_at(deadline))
+    }
+
+    /// Ends this member's service: everybody who waits is answered, nothing is acknowledged any more.
+    pub fn stop(&mut self, out: &mut Output) {
+        self.stopped = true;
+        self.slots.fail_all(Busy::Stopped, &mut self.answers);
+        for to in std::mem::take(&mut self.reads) {
+            self.answers.answer(to, Outcome::Failed(Busy::Stopped));
+        }
+        for request in std::mem::take(&mut self.requests) {
+            self.answers.answer(request.reply_to(), Outcome::Failed(Busy::Stopped));
+        }
+        if !self.answers.is_empty() {
+            out.posts = self.answers.take();
+        }
+    }
+
+    /// Term, vote and commit as they stand, for the final batch of a clean stop.
+    fn final_hard_state(&self) -> HardState {
+        let view = self.driver.view();
+        let hard_state = self.driver.hard_state();
+        HardState { commit: hard_state.commit.min(view.last()), ..hard_state }
+    }
+
+    /// Begins a clean stop of the log: what raft knows committed is written, then the final mark. Go on with
+    /// [`Core::step_close`] until it says that it is done.
+    pub fn close(&mut self) {
+        debug_assert!(self.stopped, "stop comes before close");
+        let hard_state = self.final_hard_state();
+        self.wal.append(NewBatch { hard_state, entries: Vec::new() });
+        self.wal.close();
+    }
+
+    /// Goes on with the clean stop; whether it is done.
+    ///
+    /// # Errors
+    /// The fault that stopped the log.
+    pub fn step_close(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<bool, Error> {
+        self.wal.step(disk, now)?;
+        Ok(self.wal.closed())
+    }
+}
+
+/// The proposals of one round.
+#[derive(Default)]
+struct Round {
+    stamp_ms: u64,
+    reserve: bool,
+    room: u64,
+    entry_bytes_max: u64,
+    entries: Vec<Entry>,
+    askers: Vec<Asker>,
+    renewed_ids: Vec<i64>,
+    renewers: Vec<ReplyTo>,
+}
+
+impl Round {
+    fn renew(&mut self, id: i64, reply_to: ReplyTo) {
+        self.renewed_ids.push(id);
+        self.renewers.push(reply_to);
+    }
+
+    fn add(&mut self, command: Command, asker: Asker) -> Result<(), Busy> {
+        if self.reserve && quota::cost(&command) > 0 {
+            return Err(Busy::NoSpace);
+        }
+        // txns deeper than the encoding allows and entries larger than the log takes do not pass a server's own door
+        let data =
+            Stamped { clock_ms: self.stamp_ms, command }.encode().map_err(|_| Busy::TooManyRequests)?;
+        let bytes = data.len() as u64 + ENTRY_OVERHEAD_BYTES;
+        if bytes > self.room || data.len() as u64 > self.entry_bytes_max {
+            return Err(Busy::TooManyRequests);
+        }
+        self.room -= bytes;
+        self.entries.push(Entry { data: data.into(), ..Entry::default() });
+        self.askers.push(asker);
+        Ok(())
+    }
+}
+
+fn bad_append(bad: BadAppend) -> Error {
+    Error::Unusable(match bad {
+        BadAppend::Gap { first, last } => {
+            format!("entries {first} to {last} are missing between log and Ready")
+        }
+        BadAppend::Applied { index, applied } => {
+            format!("entry {index} would replace one that is applied (up to {applied})")
+        }
+    })
+}
