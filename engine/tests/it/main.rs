@@ -1,0 +1,8 @@
+//! The engine's tests.
+
+mod arbitrary;
+mod command_encoding;
+mod model;
+mod naive;
+mod script;
+mod transcripts;
