@@ -12,9 +12,13 @@
 set -Eeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
+export LC_ALL=C NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 
 case ${1:-} in
-coffer) store_bin=$(realpath -- "${COFFER_BIN:-$root/target/ci/coffer}") ;;
+coffer)
+    store_bin=$(realpath -m -- "${COFFER_BIN:-$root/target/ci/coffer}")
+    [[ -x $store_bin ]] || { echo "no store to run: $store_bin is not there" >&2; exit 2; }
+    ;;
 etcd) store_bin=etcd ;;
 *)
     echo "usage: ${0##*/} coffer|etcd" >&2
@@ -25,7 +29,6 @@ esac
 etcd_dir=$("$here/peers.sh" etcd | tail -n 1)
 kube_dir=$("$here/peers.sh" kube | tail -n 1)
 PATH=$kube_dir:$etcd_dir:$PATH
-command -v "$store_bin" >/dev/null || { echo "no store to run: $store_bin is not there" >&2; exit 2; }
 
 source "$here/kubernetes/plane.sh"
 source "$here/kubernetes/stand_in.sh"
@@ -153,16 +156,17 @@ pod_events() {
 }
 
 keys_are_listed() {
-    etcdctl get --prefix /registry/ --keys-only >"$work/keys"
-    local key
+    local key at
+    at=$(revision)
+    etcdctl get --prefix /registry/ --keys-only --rev="$at" >"$work/keys"
     for key in deployments/default/web namespaces/default minions/steady ipaddresses/10.96.0.1 leases/kube-node-lease/steady \
         services/specs/default/kubernetes roles/default/reader rolebindings/default/alice-reads; do
         contains "the keys" "$work/keys" "^/registry/$key\$"
     done
     same "replica sets" 1 "$(grep -c '^/registry/replicasets/default/web-' "$work/keys")"
     same "pods in the store and by the apiserver" "$(kubectl get pods --no-headers | wc -l)" "$(grep -c '^/registry/pods/default/' "$work/keys")"
-    same "keys out of order" "" "$(grep . "$work/keys" | LC_ALL=C sort -c 2>&1)"
-    same "keys listed and counted" "$(grep -c . "$work/keys")" "$(etcdctl get --prefix /registry/ --count-only -w fields | awk '$1 == "\"Count\"" { print $3 }')"
+    same "keys out of order" "" "$(grep . "$work/keys" | sort -c 2>&1)"
+    same "keys listed and counted" "$(grep -c . "$work/keys")" "$(etcdctl get --prefix /registry/ --count-only --rev="$at" -w fields | awk '$1 == "\"Count\"" { print $3 }')"
 }
 
 service_gets_its_endpoints() {
@@ -268,9 +272,10 @@ vault_of() {
 create_maps() {
     local i
     for ((i = 1; i <= $2; i++)); do
-        printf 'next\nurl = "%s/api/v1/namespaces/%s/configmaps"\ncacert = "%s"\nheader = "Authorization: Bearer admin-token"\nheader = "Content-Type: application/json"\n' \
-            "$api_url" "$1" "$work/api.crt"
-        printf 'data = "{\\"metadata\\":{\\"name\\":\\"map-%d\\"},\\"data\\":{\\"n\\":\\"%d\\"}}"\noutput = /dev/null\nwrite-out = "%%{http_code} map-%d\\n"\nmax-time = 40\n' "$i" "$i" "$i"
+        printf 'next\nurl = "%s/api/v1/namespaces/%s/configmaps"\ncacert = "%s"\nmax-time = 40\noutput = /dev/null\n' "$api_url" "$1" "$work/api.crt"
+        printf 'header = "Authorization: Bearer admin-token"\nheader = "Content-Type: application/json"\n'
+        printf 'data = "{\\"metadata\\":{\\"name\\":\\"map-%d\\"},\\"data\\":{\\"n\\":\\"%d\\"}}"\n' "$i" "$i"
+        printf 'write-out = "%%{http_code} map-%d\\n"\n' "$i"
     done | sed 1d >"$work/$1.curl"
     curl --no-progress-meter --parallel --parallel-max 32 --config "$work/$1.curl"
 }
@@ -446,9 +451,15 @@ namespaces_are_gone() { ! kubectl get namespace team && ! kubectl get namespace 
 garbage_is_collected() {
     kubectl delete deployment web --wait=false >/dev/null
     poll 40 "replica sets and pods to follow their deployment" web_is_gone
-    local owner
-    owner=$(kubectl create configmap owner -o jsonpath='{.metadata.uid}')
-    api POST /api/v1/namespaces/default/configmaps "{\"metadata\":{\"name\":\"owned\",\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"name\":\"owner\",\"uid\":\"$owner\",\"blockOwnerDeletion\":true}]}}" >/dev/null
+    kubectl create configmap owner >/dev/null
+    kubectl create -f - >/dev/null <<END
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: owned
+  ownerReferences:
+  - {apiVersion: v1, kind: ConfigMap, name: owner, uid: $(kubectl get configmap owner -o jsonpath='{.metadata.uid}'), blockOwnerDeletion: true}
+END
     same "what the owner owns" 1 "$(stored /registry/configmaps/default/owned)"
     kubectl delete configmap owner --cascade=foreground --timeout=30s >/dev/null
     same "what the owner owned" 0 "$(stored /registry/configmaps/default/owned)"
@@ -484,7 +495,8 @@ logs_are_quiet() {
 }
 complaints='^[EF][0-9]{4} .*(etcd|storage|compact|watch chan|rpc error|grpc)|"level":"(warn|error)".*etcd|unknown'
 expected='etcdserver: request is too large'
-never='PrevKv=nil|completed without a revision|Unimplemented|does not support|not supported by .* endpoint|parse etcd version|etcd returned revision|more values remaining|code = Unknown|code = DataLoss|^panic|^F[0-9]{4} '
+never='PrevKv=nil|completed without a revision|etcd returned revision|more values remaining|Unimplemented|does not support'
+never+='|not supported by .* endpoint|parse etcd version|code = Unknown|code = DataLoss|^panic|^F[0-9]{4} '
 
 step "the store serves" store_serves
 step "the apiserver is ready, its checks of the store too" apiserver_is_ready

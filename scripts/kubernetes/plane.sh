@@ -122,7 +122,7 @@ finish() {
         printf 'steps %d passed %d\n' "$steps_begun" "$steps_passed"
         status=1
     fi
-    for name in "${!pids[@]}"; do kill -s KILL "${pids[$name]}" 2>/dev/null; done
+    for name in "${!pids[@]}"; do halt "$name" KILL; done
     wait
     for port in "${claimed_ports[@]}"; do rmdir "${TMPDIR:-/tmp}/coffer-port-$port"; done
     if [[ -n ${KEEP:-} ]]; then echo "kept: $work"; else rm -rf "$work"; fi

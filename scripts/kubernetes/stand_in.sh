@@ -31,6 +31,10 @@ keep_beating() {
     done
 }
 
+# A line per pod: name, node, time of deletion, whether it is ready.
+pod_lines='{{range .items}}{{.metadata.name}} {{or .spec.nodeName "-"}} {{or .metadata.deletionTimestamp "-"}} {{range .status.conditions}}'
+pod_lines+='{{if eq .type "Ready"}}{{.status}}{{end}}{{end}}{{"\n"}}{{end}}'
+
 # tend NAMESPACE: one round over the pods, each brought one step further.
 tend() {
     local pod node deletion ready
@@ -42,7 +46,7 @@ tend() {
         [[ $node != - ]] || api POST "/api/v1/namespaces/$1/pods/$pod/binding" \
             "{\"metadata\":{\"name\":\"$pod\"},\"target\":{\"kind\":\"Node\",\"name\":\"steady\"}}"
         [[ $ready == True ]] || report_running "$1" "$pod"
-    done < <(kubectl get pods -n "$1" -o go-template='{{range .items}}{{.metadata.name}} {{or .spec.nodeName "-"}} {{or .metadata.deletionTimestamp "-"}} {{range .status.conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}}{{"\n"}}{{end}}')
+    done < <(kubectl get pods -n "$1" -o go-template="$pod_lines")
 } >/dev/null
 
 report_running() {
