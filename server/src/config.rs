@@ -8,17 +8,29 @@
 //!
 //! Rules kept here:
 //! - All flags of etcd 3.7, the `experimental-` names of 3.5 and 3.6, and coffer's own stand in one table
-//!   ([`flags`]), which also renders `--help`. Arguments are read by the rules of Go's flag package ([`parse`]).
+//!   (`table`), which also renders `--help`. Arguments are read by the rules of Go's flag package (`settings`).
 //! - A flag that is not yet effective gets a warning where ignoring it harms nobody, and stops the start where ignoring
-//!   it would weaken security, durability or membership ([`check`]).
+//!   it would weaken security, durability or membership (`check`).
 //! - Every limit of the server has its number here, with its unit in the name.
 //! - Nothing is logged from here, because the log itself is configured here: what there is to say travels in
 //!   [`Config::notes`] and is logged by the caller once the log stands.
 //!
 //! It leaves to others: opening, binding and creating anything.
 
+mod check;
+mod file;
+mod flags;
+mod gates;
+mod help;
+mod settings;
+mod table;
+mod value;
+
+use check::Origin;
 use coffer_raftlog::node::WalIo;
+use settings::{Settings, unfit};
 use std::fmt;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -366,9 +378,60 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// [`Failure`] with what to say and the exit code.
 pub fn load(
-    args: impl IntoIterator<Item = String>,
+    arguments: impl IntoIterator<Item = String>,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Start, Failure> {
-    let _ = (args.into_iter().count(), variables.into_iter().count());
-    unimplemented!()
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    let variables: Vec<(String, String)> = variables.into_iter().collect();
+    let Ok(mut settings) = Settings::from_arguments(&arguments)? else {
+        return Ok(Start::Print(help::help()));
+    };
+    if settings.boolean("version") {
+        return Ok(Start::Print(help::version()));
+    }
+    let config = match config_file(&settings, &variables) {
+        Some(path) => {
+            let mut config = check::config(Settings::from_yaml(&read_file(&path)?)?, Origin::File)?;
+            config.notes.insert(0, Note {
+                level: NoteLevel::Info,
+                message: "loaded server configuration, other configuration command line flags and environment variables \
+                          will be ignored if provided"
+                    .to_owned(),
+                fields: vec![("path", path)],
+            });
+            config
+        }
+        None => {
+            settings.add_variables(&variables)?;
+            check::config(settings, Origin::CommandLine)?
+        }
+    };
+    Ok(Start::Run(Box::new(config)))
 }
+
+/// The configuration file to read, if any: a flag comes before the variable.
+fn config_file(settings: &Settings, variables: &[(String, String)]) -> Option<String> {
+    let from_variable =
+        || variables.iter().find(|(key, _)| key == "ETCD_CONFIG_FILE").map(|(_, path)| path.clone());
+    Some(settings.raw("config-file"))
+        .filter(|path| !path.is_empty())
+        .or_else(from_variable)
+        .filter(|path| !path.is_empty())
+}
+
+fn read_file(path: &str) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| unfit(format!("open {path}: {error}"));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(file::FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > file::FILE_BYTES_MAX {
+        return Err(unfit(format!(
+            "{path}: a configuration file of more than {} bytes",
+            file::FILE_BYTES_MAX
+        )));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
