@@ -31,6 +31,8 @@ pub mod proposal;
 pub mod ready;
 pub mod recovery;
 mod shell;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod slots;
 pub mod storage;
 pub mod transport;

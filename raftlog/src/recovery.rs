@@ -180,6 +180,11 @@ impl Replay {
         if self.error.is_some() { Err(Fault::Stopped) } else { Ok(()) }
     }
 
+    /// The view so far.
+    pub fn view(&self) -> &LogView {
+        &self.view
+    }
+
     fn take(&mut self, batch: RecoveredBatch) -> Result<(), Error> {
         if batch.hard_state.term < self.hard_state.term {
             return Err(Error::Unusable(format!(

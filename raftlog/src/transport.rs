@@ -190,9 +190,8 @@ pub fn decode(cluster_id: u64, me: u64, mut bytes: Bytes) -> Result<Message, Ref
     if bytes.get_u64_le() != cluster_id {
         return Err(Refused::Cluster);
     }
-    let mut message = Message::default();
-    message.from = bytes.get_u64_le();
-    message.to = bytes.get_u64_le();
+    let (from, to) = (bytes.get_u64_le(), bytes.get_u64_le());
+    let mut message = Message { from, to, ..Message::default() };
     let kind = bytes.get_u8();
     let flags = bytes.get_u8();
     let zero = bytes.get_u16_le();

@@ -1,0 +1,9 @@
+//! The agreement's tests. One binary; each module is a room or a promise.
+
+mod driver;
+mod lease;
+mod members;
+mod node;
+mod recovery;
+mod solo;
+mod support;

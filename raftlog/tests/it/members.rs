@@ -1,0 +1,36 @@
+//! Three of the shipped members in one thread.
+
+use crate::support::long;
+use coffer_raftlog::sim::workload::{Report, WorkloadOptions, run};
+
+/// Seeds of the whole promise.
+const SEEDS: u64 = 200;
+/// Seeds of the default run, of which every [`REPEATED`]-th is run a second time.
+const SEEDS_SHORT: u64 = 200;
+const REPEATED: u64 = 10;
+
+#[test]
+fn three_members_elect_a_leader_and_commit_a_thousand_entries_through_crashes_and_a_bad_network() {
+    let seeds = if long() { SEEDS } else { SEEDS_SHORT };
+    let mut all = Report::default();
+    for seed in 0..seeds {
+        let options = WorkloadOptions::three_members(seed);
+        let report = run(&options).unwrap_or_else(|wrong| panic!("{wrong}"));
+        if long() || seed % REPEATED == 0 {
+            let again = run(&options).unwrap_or_else(|wrong| panic!("{wrong}"));
+            assert_eq!(report, again, "seed {seed} did not repeat");
+        }
+        assert!(report.acknowledged >= 1_000);
+        println!("{report}");
+        all.acknowledged += report.acknowledged;
+        all.unknown += report.unknown;
+        all.entries += report.entries;
+        all.crashes += report.crashes;
+        all.leaders += report.leaders;
+        all.messages = (all.messages.0 + report.messages.0, all.messages.1 + report.messages.1);
+        all.compared += report.compared;
+        all.simulated_us += report.simulated_us;
+    }
+    println!("{seeds} seeds in all: {all}");
+    assert!(all.crashes > seeds && all.leaders as u64 > seeds, "the faults did not happen");
+}
