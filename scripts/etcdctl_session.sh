@@ -46,7 +46,7 @@ end_server() {
     local pid=$1
     kill -TERM "$pid" 2>/dev/null || true
     for _ in {1..100}; do
-        kill -0 "$pid" 2>/dev/null || break
+        kill -0 "$pid" 2>/dev/null || return 0
         sleep 0.05
     done
     kill -KILL "$pid" 2>/dev/null || true
@@ -68,8 +68,8 @@ clean_up() {
     # Commands that still run: only when this script was interrupted.
     for pid in $(jobs -p); do
         kill -TERM "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
     done
-    wait 2>/dev/null || true
     rm -rf "$work"
 }
 trap clean_up EXIT
@@ -98,7 +98,7 @@ start() {
 }
 
 await() {
-    "$probe" ready "${address[$1]}" || { server_log "$1"; die "$1 does not serve"; }
+    "$probe" ready "${address[$1]}" "${server_pid[$1]}" || { server_log "$1"; die "$1 does not serve"; }
 }
 
 server_log() {
@@ -129,8 +129,8 @@ declare -A lease_ids=()    # side -> the ids granted so far, in hexadecimal
 mask_of() {
     local side=$1 status cluster member
     status=$("$etcdctl" --endpoints "${address[$side-session]}" endpoint status -w json)
-    cluster=$(sed 's/.*"cluster_id":\([0-9]*\).*/\1/' <<<"$status")
-    member=$(sed 's/.*"member_id":\([0-9]*\).*/\1/' <<<"$status")
+    [[ $status =~ \"cluster_id\":([0-9]+),\"member_id\":([0-9]+) ]] || die "no ids in the status of $side: $status"
+    cluster=${BASH_REMATCH[1]} member=${BASH_REMATCH[2]}
     printf 's/\\b%s\\b/CLUSTER/g\ns/\\b%x\\b/CLUSTER/g\n' "$cluster" "$cluster"
     printf 's/\\b%s\\b/MEMBER/g\ns/\\b%x\\b/MEMBER/g\n' "$member" "$member"
     printf 's/%s/ENDPOINT/g\ns/%s/PEER/g\n' "${address[$side-session]}" "${peer_address[$side-session]}"
@@ -162,15 +162,19 @@ s/[─┌┐└┘├┤┬┴┼ ]+/ /g'
 
 # play SIDE OUT UPTO ARGUMENTS: one etcdctl command, its input from $work/stdin, everything it says into OUT.
 play() {
-    local side=$1 out=$2 upto=$3 line=$4 code=0 arguments=() number=0 id pid
+    local side=$1 out=$2 upto=$3 line=$4 code=0 arguments=() number=0 id pid=
+    trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; exit 143' TERM
     for id in ${lease_ids[$side]:-}; do
         number=$((number + 1))
         local "lease$number=$id"
     done
+    echo 'did not run' >"$out.raw"
     eval "arguments=($line)"
     export ETCDCTL_ENDPOINTS=http://${address[$side-session]}
     if [ -z "$upto" ]; then
-        timeout "$command_within" "$etcdctl" "${arguments[@]}" <"$work/stdin" >"$out.stdout" 2>"$out.stderr" || code=$?
+        timeout "$command_within" "$etcdctl" "${arguments[@]}" <"$work/stdin" >"$out.stdout" 2>"$out.stderr" &
+        pid=$!
+        wait "$pid" || code=$?
     else
         # The input stays open, so that an interactive watch does not end by itself.
         mkfifo "$out.input"
@@ -178,16 +182,14 @@ play() {
         cat "$work/stdin" >&7
         timeout "$command_within" "$etcdctl" "${arguments[@]}" <&7 >"$out.stdout" 2>"$out.stderr" &
         pid=$!
+        code='stopped too early'
         for ((i = 0; i < lines_within * 50; i++)); do
-            [ "$(wc -l <"$out.stdout")" -lt "$upto" ] && kill -0 "$pid" 2>/dev/null || break
+            if [ "$(wc -l <"$out.stdout")" -ge "$upto" ]; then code=stopped; break; fi
+            if ! kill -0 "$pid" 2>/dev/null; then code=ended; break; fi
             sleep 0.02
         done
-        if kill -TERM "$pid" 2>/dev/null; then
-            wait "$pid" 2>/dev/null || true
-            code=stopped
-        else
-            wait "$pid" 2>/dev/null || code=$?
-        fi
+        kill -TERM "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
         head -n "$upto" "$out.stdout" >"$out.head"
         mv "$out.head" "$out.stdout"
         rm "$out.input"
@@ -200,15 +202,29 @@ play() {
     } >"$out.raw"
 }
 
-# lease_granted SIDE OUT: remembers the id of a granted lease, and masks it from now on.
-lease_granted() {
-    local side=$1 out=$2 id number
-    id=$(sed -nE 's/^lease ([0-9a-f]+) granted .*/\1/p' "$out.stdout")
-    [ -n "$id" ] || id=$(sed -nE 's/.*"ID" ?: ?([0-9]+).*/\1/p' "$out.stdout" | { read -r id && printf '%x' "$id"; } || true)
-    [ -n "$id" ] || return 0
-    lease_ids[$side]+=" $id"
-    number=$(wc -w <<<"${lease_ids[$side]}")
-    mask[$side]+=$(printf '\ns/\\b0*%s\\b/LEASE%s/g\ns/\\b%d\\b/LEASE%s/g' "${id#"${id%%[!0]*}"}" "$number" "0x$id" "$number")
+# granted_id OUT: the id of the lease that a command granted, in hexadecimal; empty when it granted none.
+granted_id() {
+    local id
+    id=$(sed -nE 's/^lease ([0-9a-f]+) granted .*/\1/p' "$1.stdout")
+    if [ -z "$id" ]; then
+        id=$(sed -nE 's/.*"ID" ?: ?([0-9]+).*/\1/p' "$1.stdout")
+        [ -z "$id" ] || id=$(printf '%x' "$id")
+    fi
+    echo "$id"
+}
+
+# leases_granted: remembers what lease was granted and masks its id from now on. Both sides count alike: where only
+# etcd granted one, the other's has the id 0.
+leases_granted() {
+    local side id number
+    [ -n "$(granted_id "$work/etcd")" ] || return 0
+    for side in etcd other; do
+        id=$(granted_id "$work/$side")
+        id=${id:-0}
+        lease_ids[$side]+=" $id"
+        number=$(wc -w <<<"${lease_ids[$side]}")
+        [ "$id" = 0 ] || mask[$side]+=$(printf '\ns/\\b0*%s\\b/LEASE%s/g\ns/\\b%d\\b/LEASE%s/g' "${id#"${id%%[!0]*}"}" "$number" "0x$id" "$number")
+    done
 }
 
 # both TITLE UPTO LOOSE ARGUMENTS
@@ -219,8 +235,8 @@ both() {
         pids+=($!)
     done
     wait "${pids[@]}"
+    [[ $line != "lease grant"* ]] || leases_granted
     for side in etcd other; do
-        [[ $line == "lease grant"* ]] && lease_granted "$side" "$work/$side"
         program=${mask[$side]}
         [[ $line != "lease timetolive"* ]] || program+=$'\n'$left_mask
         [ -z "$loose" ] || program+=$'\n'$loose_mask
@@ -270,6 +286,18 @@ run_session() {
 
 # --- gRPC cases -------------------------------------------------------------------------------------------------------
 
+# play_cases ROLE FILE...: on both sides at once. Only etcd has to come to the end of it.
+play_cases() {
+    local role=$1 side pids=()
+    shift
+    for side in etcd other; do
+        "$probe" run "${address[$side-$role]}" "$@" >"$work/$side-$role.transcript" 2>"$work/$side-$role.trouble" &
+        pids+=($!)
+    done
+    wait "${pids[0]}" || { cat "$work/etcd-$role.trouble" >&2; die "the cases did not play to their end against etcd"; }
+    wait "${pids[1]}" || { cat "$work/other-$role.trouble" >&2; say "the cases did not play to their end against $other_bin"; }
+}
+
 run_probe() {
     local side files name block others total=0 same=0 title
     for side in etcd other; do
@@ -279,21 +307,15 @@ run_probe() {
     for name in etcd-probe other-probe etcd-quota other-quota; do await "$name"; done
     files=("${cases[@]/#/$here/session/}")
     files=("${files[@]/%/.cases}")
-    local pids=()
+    play_cases probe "${files[@]}"
+    play_cases quota "$here/session/quota.cases"
     for side in etcd other; do
-        {
-            "$probe" run "${address[$side-probe]}" "${files[@]}"
-            echo
-            "$probe" run "${address[$side-quota]}" "$here/session/quota.cases"
-        } >"$work/$side.transcript" 2>"$work/$side.trouble" &
-        pids+=($!)
-    done
-    wait "${pids[0]}" || { cat "$work/etcd.trouble" >&2; die "the cases did not play to their end against etcd"; }
-    wait "${pids[1]}" || { cat "$work/other.trouble" >&2; say "the cases did not play to their end against $other_bin"; }
-    for side in etcd other; do
-        [ -z "$keep" ] || cp "$work/$side.transcript" "$keep/$side.probe"
         mkdir "$work/$side.blocks"
-        awk -v dir="$work/$side.blocks" '/^case /{n++; file = sprintf("%s/%04d", dir, n)} NF {print > file}' "$work/$side.transcript"
+        [ -z "$keep" ] || cat "$work/$side-probe.transcript" "$work/$side-quota.transcript" >"$keep/$side.probe"
+        for name in probe quota; do
+            awk -v start="$work/$side.blocks/$name" '/^case /{n++; file = sprintf("%s%04d", start, n)} NF {print > file}' \
+                "$work/$side-$name.transcript"
+        done
     done
     for block in "$work"/etcd.blocks/*; do
         total=$((total + 1))
@@ -303,7 +325,7 @@ run_probe() {
             same=$((same + 1))
         else
             title=$(head -n 1 "$block")
-            differ "${title}" "$block" "$others"
+            differ "$title" "$block" "$others"
         fi
     done
     for name in etcd-probe other-probe etcd-quota other-quota; do still_runs "$name"; done

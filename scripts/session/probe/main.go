@@ -1,7 +1,7 @@
 // Probe plays files of cases against one etcd endpoint over plain gRPC and prints what came back.
 //
 //	probe run ADDRESS FILE...   the transcript, one block per case, blocks apart by an empty line
-//	probe ready ADDRESS         returns once the endpoint answers a linearizable read
+//	probe ready ADDRESS PID     returns once the endpoint answers a linearizable read, or its process has ended
 //	probe ports N               N free ports of 127.0.0.1
 //
 // What may differ between two correct servers (ids, sizes, terms, hashes, remaining seconds) is masked, and revisions
@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -37,12 +38,12 @@ func dispatch(args []string) error {
 	switch {
 	case len(args) >= 3 && args[0] == "run":
 		return run(args[1], args[2:])
-	case len(args) == 2 && args[0] == "ready":
-		return ready(args[1])
+	case len(args) == 3 && args[0] == "ready":
+		return ready(args[1], args[2])
 	case len(args) == 2 && args[0] == "ports":
 		return ports(args[1])
 	}
-	return fmt.Errorf("usage: probe run ADDRESS FILE... | ready ADDRESS | ports N")
+	return fmt.Errorf("usage: probe run ADDRESS FILE... | ready ADDRESS PID | ports N")
 }
 
 func dial(address string) (*grpc.ClientConn, error) {
@@ -71,7 +72,11 @@ func run(address string, files []string) error {
 	return nil
 }
 
-func ready(address string) error {
+func ready(address, process string) error {
+	pid, err := strconv.Atoi(process)
+	if err != nil {
+		return err
+	}
 	conn, err := dial(address)
 	if err != nil {
 		return err
@@ -84,6 +89,9 @@ func ready(address string) error {
 		cancel()
 		if err == nil {
 			return nil
+		}
+		if gone := syscall.Kill(pid, 0); gone != nil {
+			return fmt.Errorf("the server at %s has ended", address)
 		}
 		if time.Now().After(giveUp) {
 			return fmt.Errorf("%s does not answer: %w", address, err)

@@ -51,11 +51,11 @@ import (
 
 const (
 	callWithin  = 15 * time.Second
-	replyWithin = 5 * time.Second
+	replyWithin = 10 * time.Second
 	quietFor    = 250 * time.Millisecond
 	// A progress request is answered only once all watchers have caught up; a client asks again, and so do we.
 	progressEvery = 50 * time.Millisecond
-	fillAtMost    = 10000
+	fillAtMost    = 1000
 )
 
 type player struct {

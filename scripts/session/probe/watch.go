@@ -13,7 +13,9 @@ import (
 
 type watchStream struct {
 	stream  pb.Watch_WatchClient
-	replies chan watchReply
+	replies chan watchReply // closed behind the reply that carries the stream's end
+	// Once a reply was missed, the case has gone wrong, and the next ones are not waited for as long.
+	missed bool
 }
 
 type watchReply struct {
@@ -37,7 +39,7 @@ func (p *player) watch(verb, name, rest string) error {
 	case "recv":
 		n, err := countOr(rest, 1)
 		for range n {
-			p.showReply(w.next(replyWithin))
+			p.showReply(w.await())
 		}
 		return err
 	case "events":
@@ -82,6 +84,7 @@ func (p *player) watchStream(name string) (*watchStream, error) {
 			response, err := stream.Recv()
 			w.replies <- watchReply{response, err}
 			if err != nil {
+				close(w.replies)
 				return
 			}
 		}
@@ -89,9 +92,23 @@ func (p *player) watchStream(name string) (*watchStream, error) {
 	return w, nil
 }
 
+// await is for a reply that must come, next for one that may.
+func (w *watchStream) await() *watchReply {
+	within := replyWithin
+	if w.missed {
+		within = quietFor
+	}
+	reply := w.next(within)
+	w.missed = w.missed || reply == nil
+	return reply
+}
+
 func (w *watchStream) next(within time.Duration) *watchReply {
 	select {
-	case reply := <-w.replies:
+	case reply, open := <-w.replies:
+		if !open {
+			reply.err = io.EOF
+		}
 		return &reply
 	case <-time.After(within):
 		return nil
@@ -114,7 +131,7 @@ func (p *player) showReply(reply *watchReply) {
 // showEvents tells each event apart from the response that carried it. Anything but a plain response ends the wait.
 func (p *player) showEvents(w *watchStream, n int) {
 	for n > 0 {
-		reply := w.next(replyWithin)
+		reply := w.await()
 		if reply == nil || reply.err != nil || len(reply.response.Events) == 0 {
 			p.showReply(reply)
 			return
