@@ -2,11 +2,21 @@
 //!
 //! It holds the truth: what is acknowledged is durable here first. See design: batches, marks, epochs, segments.
 
-use crate::disk::{Completion, Disk};
-use crate::error::Fault;
-use crate::Micros;
+mod ahead;
+mod batch;
+mod blocking;
+mod checksum;
+mod opening;
+mod reader;
+mod segment;
+mod writer;
+
 use bytes::Bytes;
 use std::path::PathBuf;
+
+pub use ahead::SPACE_RETRY_US;
+pub use segment::FORMAT_NUMBER;
+pub use writer::Wal;
 
 /// Term, vote and commit, as raft wants them kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,14 +116,18 @@ pub struct RecoveredBatch {
 /// How opening ended.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {
-    /// Whether there was no log before.
+    /// Whether there was no log before, or one to which nothing was ever appended.
     pub fresh: bool,
     /// The newest term, vote and commit.
     pub hard_state: HardState,
-    /// Batches accepted.
+    /// Batches accepted, marks left out.
     pub batches: u64,
     /// Unfinished writes cut off: file, offset, bytes.
     pub torn: Vec<(PathBuf, u64, u64)>,
+    /// Sequence number of the last batch accepted; the next one appended gets the one behind it.
+    pub last_seq: u64,
+    /// Number of this opening among all of this log, from 1.
+    pub epoch: u64,
 }
 
 /// Whether the log takes more.
@@ -147,87 +161,3 @@ pub struct WalStats {
     pub write_us_buckets: [u64; 15],
 }
 
-/// The log, as a state machine.
-pub struct Wal {}
-
-impl Wal {
-    /// Opens the log at `options.dir`, or starts one, telling every accepted batch to `visit` in order.
-    pub fn open(
-        disk: &mut dyn Disk,
-        options: WalOptions,
-        now: Micros,
-        visit: &mut dyn FnMut(RecoveredBatch) -> Result<(), Fault>,
-    ) -> Result<(Wal, Opened), Fault> {
-        let _ = (disk, options, now, visit);
-        unimplemented!()
-    }
-
-    /// Queues a batch and returns its sequence number. The write starts at the next [`Wal::step`].
-    pub fn append(&mut self, batch: NewBatch) -> u64 {
-        let _ = batch;
-        unimplemented!()
-    }
-
-    /// Takes a completion; `None` if it was this log's, else gives it back.
-    pub fn complete(&mut self, completion: Completion, now: Micros) -> Option<Completion> {
-        let _ = (completion, now);
-        unimplemented!()
-    }
-
-    /// Starts whatever may start: writes, the mark, allocation ahead.
-    ///
-    /// # Errors
-    /// The fault that stopped the log, every time from then on.
-    pub fn step(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<(), Fault> {
-        let _ = (disk, now);
-        unimplemented!()
-    }
-
-    /// Highest sequence number such that it and all before it are durable.
-    pub fn durable(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// When [`Wal::step`] wants to be called although nothing completed.
-    pub fn wakeup(&self) -> Option<Micros> {
-        unimplemented!()
-    }
-
-    /// Whether there is room.
-    pub fn space(&self) -> Space {
-        unimplemented!()
-    }
-
-    /// Largest entry this log takes, in bytes of its data; a larger one stops the log.
-    pub fn entry_bytes_max(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Bytes appended whose write has not started.
-    pub fn queued_bytes(&self) -> u64 {
-        unimplemented!()
-    }
-
-    /// Says that entries up to and including `index` are not needed any more: segments that hold nothing else are
-    /// recycled, once a durable batch says so.
-    pub fn release(&mut self, index: u64) {
-        let _ = index;
-        unimplemented!()
-    }
-
-    /// Begins a clean stop: what is queued is written, then the final mark; nothing may be appended any more. Go on
-    /// with [`Wal::step`] and [`Wal::complete`] until [`Wal::closed`].
-    pub fn close(&mut self) {
-        unimplemented!()
-    }
-
-    /// Whether the clean stop is done.
-    pub fn closed(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// Counters since opening.
-    pub fn stats(&self) -> &WalStats {
-        unimplemented!()
-    }
-}
