@@ -169,6 +169,7 @@ play() {
         local "lease$number=$id"
     done
     echo 'did not run' >"$out.raw"
+    : >"$out.stdout" >"$out.stderr"
     eval "arguments=($line)"
     export ETCDCTL_ENDPOINTS=http://${address[$side-session]}
     if [ -z "$upto" ]; then
