@@ -29,6 +29,7 @@ use coffer_raftlog::node::{HistogramSnapshot, Status};
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a member knows at the moment it is asked.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +105,8 @@ pub struct Metrics {
     shards: Box<[Shard]>,
     client_versions: [OnceLock<String>; CLIENT_VERSIONS_MAX],
     health: families::HealthChecks,
+    /// Seconds since 1970, 0 before the first compaction.
+    compaction_last: AtomicU64,
     extensive: bool,
     gates: Vec<FeatureGate>,
     quota_bytes: Option<u64>,
@@ -132,6 +135,7 @@ impl Metrics {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             client_versions: [const { OnceLock::new() }; CLIENT_VERSIONS_MAX],
             health: families::HealthChecks::default(),
+            compaction_last: AtomicU64::new(0),
             extensive: config.metrics == MetricsLevel::Extensive,
             gates: config.feature_gates.clone(),
             quota_bytes: config.quota_bytes,
@@ -162,6 +166,12 @@ impl Metrics {
         self.shard().histograms[histogram as usize].observe(histogram, value);
     }
 
+    /// Notes that a compaction was done just now.
+    pub fn compacted(&self) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.compaction_last.store(since_1970.as_secs(), Ordering::Relaxed);
+    }
+
     /// Counts a client's request by the version its client library names.
     pub fn client_request(&self, kind: RequestKind, version: &str) {
         let place = self.client_version_place(version);
@@ -185,3 +195,6 @@ impl Metrics {
         families::render(self, &source.observe())
     }
 }
+
+#[cfg(test)]
+mod tests;

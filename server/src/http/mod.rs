@@ -8,11 +8,27 @@
 //! It leaves to others: sockets, TLS, telling gRPC from HTTP, and the JSON gateway under `/v3`, which does not exist
 //! yet (404).
 
+mod access;
+mod checks;
+mod exposition;
+mod health;
+mod query;
+mod version;
+
 use crate::config::{Allowed, Config};
 use crate::metrics::{Metrics, Source};
+use axum::Router;
+use axum::http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use coffer_engine::command::AlarmKind;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+
+/// The type of plain answers.
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Whoever can tell how a member is: the member, or a test.
 pub trait Probe: Source + 'static {
@@ -56,13 +72,49 @@ impl HttpState {
 }
 
 /// All endpoints of a client listener.
-pub fn router(state: HttpState) -> axum::Router {
-    let _ = state;
-    axum::Router::new()
+pub fn router(state: HttpState) -> Router {
+    endpoints()
+        .route("/version", any(version::version))
+        .route("/debug/vars", any(version::debug_vars))
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(state.clone(), access::check))
+        .with_state(state)
 }
 
 /// The endpoints of a metrics listener: `/metrics`, `/health`, `/livez`, `/readyz`.
-pub fn metrics_router(state: HttpState) -> axum::Router {
-    let _ = state;
-    axum::Router::new()
+pub fn metrics_router(state: HttpState) -> Router {
+    endpoints().fallback(not_found).with_state(state)
 }
+
+fn endpoints() -> Router<HttpState> {
+    Router::new()
+        .route("/metrics", any(exposition::metrics))
+        .route("/health", any(health::health))
+        .route("/livez", any(checks::livez))
+        .route("/livez/{check}", any(checks::livez_one))
+        .route("/readyz", any(checks::readyz))
+        .route("/readyz/{check}", any(checks::readyz_one))
+}
+
+async fn not_found() -> Response {
+    error(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// An error as Go's `http.Error` writes it: plain text with a line break behind it.
+fn error(status: StatusCode, text: &str) -> Response {
+    let headers = [(CONTENT_TYPE, TEXT), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (status, headers, format!("{text}\n")).into_response()
+}
+
+/// Refuses all methods but GET.
+fn only_get(method: &Method) -> Result<(), Response> {
+    if method == Method::GET {
+        return Ok(());
+    }
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    Err(response)
+}
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,9 @@ fn counted(page: &mut Page, metrics: &Metrics) {
         let (cumulative, count) = totals.cumulative(row);
         page.histogram(row.name, row.help, &[], cumulative, totals.sum, count);
     }
+    let last = whole(metrics.compaction_last.load(Ordering::Relaxed));
+    let help = "When the last compaction was done, in seconds since 1970; 0 before the first.";
+    page.gauge("etcd_debugging_mvcc_db_compaction_last", help, &[], last);
     debug_assert_eq!(HISTOGRAMS.len(), Histogram::COUNT, "one row for each histogram");
     client_requests(page, metrics);
 }
