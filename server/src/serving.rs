@@ -1,1 +1,172 @@
-//! serving.
+//! A serving thread: its runtime, its mailbox of answers and events, its watch hub.
+//!
+//! ```text
+//! core thread ── Post{answers, events} ──> Mailbox ──signal──> pump ─┬─ answers -> slots -> waiting handlers
+//!                                                                    └─ events  -> hub   -> watch streams
+//! ```
+//!
+//! Rules kept here:
+//! - An answer lands in a preallocated slot; a slot's generation keeps a late answer from a new owner. Dropping the
+//!   [`Ticket`] (the client went away) frees the slot.
+//! - The thread is signalled once for all that gathers until it looks.
+//! - Posted events that a stalled thread does not fetch are dropped beyond a bound; the hub then reads history.
+//!
+//! It leaves to others: what is asked ([`crate::propose`], [`crate::read`]), connections ([`crate::accept`]).
+
+mod mailbox;
+mod pump;
+
+pub use mailbox::{Mailbox, Ticket};
+pub use pump::pump;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::rpc::wire;
+use crate::watch_hub::{Hub, Key, Limits};
+use coffer_engine::Micros;
+use coffer_engine::store::StoreReader;
+use coffer_raftlog::node::Node;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// Undelivered responses of one watch stream, beside their bytes (etcd's channel holds 128).
+const WATCH_MESSAGES_MAX: usize = 1024;
+
+/// What all serving threads of a member share.
+pub struct Shared {
+    /// The log and its store.
+    pub node: Node,
+    /// The configuration.
+    pub config: Config,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// This member.
+    pub member_id: u64,
+    /// Its cluster.
+    pub cluster_id: u64,
+    /// Largest request, in bytes of etcd's encoding.
+    pub request_bytes_max: usize,
+    /// How long a request may wait for agreement.
+    pub request_timeout: Duration,
+    /// Whether the member is stopping.
+    pub stopping: AtomicBool,
+    /// The start of this process's time.
+    pub began: Instant,
+}
+
+impl Shared {
+    /// The store.
+    pub fn reader(&self) -> &StoreReader {
+        self.node.reader()
+    }
+
+    /// Whether the member is stopping.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The time since the start.
+    pub fn now(&self) -> Micros {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The watchers of a thread and the streams that sleep until they have something to say.
+struct Watching {
+    hub: Hub,
+    sleeping: HashMap<Key, Waker>,
+    /// No leader has been known for three election timeouts.
+    leaderless: bool,
+}
+
+/// One serving thread.
+pub struct Serving {
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Where answers come.
+    pub mailbox: Arc<Mailbox>,
+    watching: Mutex<Watching>,
+}
+
+impl Serving {
+    /// The state of a thread whose mailbox was given to the log.
+    pub fn new(shared: Arc<Shared>, mailbox: Arc<Mailbox>) -> Serving {
+        let limits = Limits {
+            stream_bytes_max: shared.config.watch_buffer_bytes_max,
+            stream_messages_max: WATCH_MESSAGES_MAX,
+            watchers_per_stream_max: shared.config.watchers_per_stream_max,
+            fragment_bytes: shared.config.grpc_receive_bytes_max(),
+            ..Limits::default()
+        };
+        let hub = Hub::new(limits, wire::encode_event, shared.reader().position().revision);
+        let watching = Mutex::new(Watching { hub, sleeping: HashMap::new(), leaderless: false });
+        Serving { shared, mailbox, watching }
+    }
+
+    /// Looks at or changes the hub; whoever got something to say is woken, and the pump if there is work for it.
+    pub fn with_hub<T>(&self, f: impl FnOnce(&mut Hub) -> T) -> T {
+        let mut watching = self.watching.lock();
+        let before = watching.hub.next_tick();
+        let result = f(&mut watching.hub);
+        let Watching { hub, sleeping, .. } = &mut *watching;
+        hub.drain_woken(|key| {
+            if let Some(waker) = sleeping.remove(&key) {
+                waker.wake();
+            }
+        });
+        if hub.has_work() || hub.next_tick() != before {
+            self.mailbox.signal();
+        }
+        result
+    }
+
+    /// Lets a watch stream sleep until it has something to say.
+    pub fn sleep(&self, key: Key, waker: &Waker) {
+        self.watching.lock().sleeping.insert(key, waker.clone());
+    }
+
+    /// Forgets a watch stream.
+    pub fn close_stream(&self, key: Key) {
+        let mut watching = self.watching.lock();
+        watching.hub.close(key);
+        watching.sleeping.remove(&key);
+    }
+
+    /// Whether streams that insist on a leader are to end.
+    pub fn is_leaderless(&self) -> bool {
+        self.watching.lock().leaderless
+    }
+
+    /// Wakes every watch stream, so that it sees that it must end.
+    pub fn wake_streams(&self) {
+        for (_, waker) in self.watching.lock().sleeping.drain() {
+            waker.wake();
+        }
+    }
+
+    fn set_leaderless(&self, leaderless: bool) {
+        let before = std::mem::replace(&mut self.watching.lock().leaderless, leaderless);
+        if leaderless && !before {
+            self.wake_streams();
+        }
+    }
+
+    /// Takes what the core thread has posted: answers to their slots, events to the hub.
+    pub fn drain(&self) {
+        let (events, missed) = self.mailbox.drain();
+        if events.is_empty() && !missed {
+            return;
+        }
+        self.with_hub(|hub| {
+            if missed {
+                hub.lose_touch(self.shared.reader());
+            } else {
+                events.iter().for_each(|batch| hub.publish(batch));
+            }
+        });
+    }
+}

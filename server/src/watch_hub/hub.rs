@@ -257,6 +257,20 @@ impl Hub {
         }
     }
 
+    /// Batches were lost on their way: every watcher that was caught up reads history from where the hub stood.
+    pub fn lose_touch(&mut self, history: &dyn History) {
+        let unseen = self.revision + 1;
+        self.revision = self.revision.max(history.position().revision);
+        let synced = std::mem::take(&mut self.index);
+        synced.for_each(|key| {
+            let Some(watcher) = self.watchers.get_mut(key) else { return };
+            watcher.next = watcher.next.max(unseen);
+            watcher.state = State::Behind;
+            self.slow += 1;
+            self.behind.push_back(key);
+        });
+    }
+
     fn try_create(
         &mut self,
         key: Key,
@@ -330,9 +344,9 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.progress_asked = false;
         let ready = |watcher: &Key| {
-            self.watchers.get(*watcher).is_some_and(|watcher| {
-                watcher.state == State::Synced && watcher.start <= revision
-            })
+            self.watchers
+                .get(*watcher)
+                .is_some_and(|watcher| watcher.state == State::Synced && watcher.start <= revision)
         };
         if stream.watchers.is_empty() || !stream.watchers.values().all(ready) {
             return;
@@ -455,11 +469,8 @@ impl Hub {
     fn send_events(&mut self, key: Key, events: Vec<Bytes>, revision: i64) {
         let Some(watcher) = self.watchers.get(key) else { return };
         let (stream, watch_id) = (watcher.stream, watcher.id);
-        let parts = if watcher.fragment {
-            fragments(events, self.limits.fragment_bytes)
-        } else {
-            vec![events]
-        };
+        let parts =
+            if watcher.fragment { fragments(events, self.limits.fragment_bytes) } else { vec![events] };
         let count = parts.len();
         for (number, events) in parts.into_iter().enumerate() {
             let body = Body::Events { events, fragment: number + 1 < count };
@@ -596,7 +607,8 @@ impl Hub {
                 continue;
             };
             any = true;
-            let seen_all = watcher.next <= revision + 1 && watcher.start <= revision && stream.told <= revision;
+            let seen_all =
+                watcher.next <= revision + 1 && watcher.start <= revision && stream.told <= revision;
             if due && watcher.state == State::Synced && seen_all {
                 told.push(watcher.id);
             }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 /// `P<key>@<revision>` or `D...`, with `<` and the version before where that is wanted.
 fn encode(event: &Event, prev_kv: bool) -> Bytes {
     let kind = if event.kind == EventKind::Put { 'P' } else { 'D' };
-    let mut text =
-        format!("{kind}{}@{}", String::from_utf8_lossy(&event.kv.key), event.kv.mod_revision);
+    let mut text = format!("{kind}{}@{}", String::from_utf8_lossy(&event.kv.key), event.kv.mod_revision);
     if prev_kv && let Some(prev) = &event.prev_kv {
         text.push_str(&format!("<{}", prev.mod_revision));
     }
@@ -276,10 +275,7 @@ fn filters_drop_kinds_and_nothing_is_sent_when_all_is_dropped() {
     world.create(stream, Create { no_put: true, no_delete: true, ..watch(all(), 1) });
     let mut seen = world.read(stream);
     seen.sort();
-    assert_eq!(
-        seen,
-        ["0 r3 Da@3", "0 r3 created", "1 r3 Pa@2 Pb@2", "1 r3 created", "2 r3 created"]
-    );
+    assert_eq!(seen, ["0 r3 Da@3", "0 r3 created", "1 r3 Pa@2 Pb@2", "1 r3 created", "2 r3 created"]);
     world.put(&["-b"]);
     assert_eq!(world.read(stream), ["0 r4 Db@4"]);
 }
@@ -400,13 +396,7 @@ fn fragments_are_cut_for_those_who_asked_and_all_but_the_last_are_marked() {
     seen.sort();
     assert_eq!(
         seen,
-        [
-            "0 r1 created",
-            "0 r2 Pa@2 Pb@2 ...",
-            "0 r2 Pc@2 Pd@2",
-            "1 r1 created",
-            "1 r2 Pa@2 Pb@2 Pc@2 Pd@2"
-        ]
+        ["0 r1 created", "0 r2 Pa@2 Pb@2 ...", "0 r2 Pc@2 Pd@2", "1 r1 created", "1 r2 Pa@2 Pb@2 Pc@2 Pd@2"]
     );
 }
 
@@ -423,8 +413,10 @@ fn a_stream_that_does_not_read_holds_a_bounded_queue_and_nobody_else_back() {
     }
     assert_eq!(world.hub.stats().slow, 1);
     assert!(world.hub.stats().queued_events <= 8);
-    let seen: Vec<String> = world.read(slow).iter().map(|line| line[line.find(' ').unwrap()..].to_owned()).collect();
-    let events: Vec<&str> = seen.iter().flat_map(|line| line.split(' ').filter(|word| word.starts_with("Pa"))).collect();
+    let seen: Vec<String> =
+        world.read(slow).iter().map(|line| line[line.find(' ').unwrap()..].to_owned()).collect();
+    let events: Vec<&str> =
+        seen.iter().flat_map(|line| line.split(' ').filter(|word| word.starts_with("Pa"))).collect();
     let expected: Vec<String> = (2..1_002).map(|revision| format!("Pa@{revision}")).collect();
     assert_eq!(events, expected);
     assert_eq!(world.hub.stats().slow, 0);
@@ -517,15 +509,19 @@ fn observe(witnesses: &mut [Witness], stream: Key, message: &Message, stream_tol
     match &message.body {
         Body::Events { events, fragment } => {
             assert!(!fragment);
-            let witness =
-                witnesses.iter_mut().find(|each| each.stream == stream && each.id == message.watch_id).unwrap();
+            let witness = witnesses
+                .iter_mut()
+                .find(|each| each.stream == stream && each.id == message.watch_id)
+                .unwrap();
             assert!(!witness.over);
             witness.seen.extend(events.iter().map(|event| String::from_utf8_lossy(event).into_owned()));
             witness.told = message.revision;
         }
         Body::Compacted(_) => {
-            let witness =
-                witnesses.iter_mut().find(|each| each.stream == stream && each.id == message.watch_id).unwrap();
+            let witness = witnesses
+                .iter_mut()
+                .find(|each| each.stream == stream && each.id == message.watch_id)
+                .unwrap();
             witness.over = true;
         }
         Body::Progress => {

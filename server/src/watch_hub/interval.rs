@@ -88,6 +88,12 @@ impl<T: Copy + Eq> Index<T> {
         found
     }
 
+    /// Calls `visit` with every value.
+    pub(super) fn for_each(&self, visit: impl FnMut(T)) {
+        let in_nodes = self.nodes.iter().flat_map(|node| &node.values);
+        self.points.values().flatten().chain(in_nodes).copied().for_each(visit);
+    }
+
     /// Calls `visit` with each value whose range holds `key`.
     pub(super) fn matches(&self, key: &[u8], mut visit: impl FnMut(T)) {
         if let Some(values) = self.points.get(key) {

@@ -1,0 +1,162 @@
+//! Maintenance: alarms, status, hashes. Hash, Snapshot and Downgrade are not there yet and say so.
+
+use super::header::{header, header_now};
+use super::status::{Error, not_yet};
+use super::wire;
+use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::metrics::Histogram;
+use crate::propose::propose;
+use crate::proto::etcdserverpb as pb;
+use crate::proto::etcdserverpb::maintenance_server::Maintenance;
+use crate::serving::{Serving, Shared};
+use coffer_engine::command::{AlarmAction, AlarmKind, AlarmMember};
+use futures_util::stream::BoxStream;
+use prost::Message as _;
+use std::sync::Arc;
+use std::time::Instant;
+use tonic::{Request, Response, Status};
+
+/// The service on one serving thread.
+pub(crate) struct MaintenanceService {
+    pub(crate) serving: Arc<Serving>,
+}
+
+/// What is wrong with the member, in etcd's words.
+fn errors(shared: &Shared, leader: u64) -> Vec<String> {
+    let no_leader = (leader == 0).then(|| Error::NoLeader.text().to_owned());
+    no_leader.into_iter().chain(shared.reader().alarms().iter().map(alarm_text)).collect()
+}
+
+/// An alarm as Go prints its message, the space at the end included.
+fn alarm_text(alarm: &AlarmMember) -> String {
+    let kind = match alarm.alarm {
+        AlarmKind::None => return format!("memberID:{} ", alarm.member_id),
+        AlarmKind::NoSpace => "NOSPACE",
+        AlarmKind::Corrupt => "CORRUPT",
+    };
+    format!("memberID:{} alarm:{kind} ", alarm.member_id)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        let request = request.into_inner();
+        let bytes = request.encoded_len();
+        let (revision, alarms) = match wire::alarm(request) {
+            Some(alarm) if alarm.action == AlarmAction::Activate && alarm.alarm == AlarmKind::None => {
+                (self.serving.shared.reader().position().revision, Vec::new())
+            }
+            Some(alarm) => propose(&self.serving, alarm, bytes).await?,
+            None => (self.serving.shared.reader().position().revision, Vec::new()),
+        };
+        let alarms = alarms.iter().map(wire::alarm_member).collect();
+        Ok(Response::new(pb::AlarmResponse { header: header(&self.serving.shared, revision), alarms }))
+    }
+
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let shared = &self.serving.shared;
+        let status = shared.node.status();
+        let sizes = shared.reader().sizes();
+        let learners = shared.reader().members();
+        let is_learner = learners.iter().any(|member| member.id == shared.member_id && member.is_learner);
+        Ok(Response::new(pb::StatusResponse {
+            header: header_now(shared),
+            version: ETCD_VERSION.to_owned(),
+            db_size: signed(sizes.total_bytes),
+            leader: status.leader,
+            raft_index: status.commit,
+            raft_term: status.term,
+            raft_applied_index: status.applied,
+            errors: errors(shared, status.leader),
+            db_size_in_use: signed(sizes.in_use_bytes),
+            is_learner,
+            storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+            db_size_quota: shared.config.quota_bytes.map_or(-1, signed),
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        tracing::info!("defragment: nothing to do, the state is held in memory and has no free pages");
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
+    }
+
+    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        Err(not_yet("Hash"))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let shared = &self.serving.shared;
+        let reader = shared.reader().clone();
+        let revision = request.into_inner().revision;
+        let began = Instant::now();
+        // The work grows with the store: on a thread of its own, so that this one goes on serving.
+        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
+            .await
+            .map_err(|_| Status::internal("coffer: hashing was cut short"))?
+            .map_err(Error::from)?;
+        shared.metrics.observe(Histogram::HashKvSeconds, began.elapsed().as_secs_f64());
+        Ok(Response::new(pb::HashKvResponse {
+            header: header(shared, hash.current_revision),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.hash_revision,
+        }))
+    }
+
+    type SnapshotStream = BoxStream<'static, Result<pb::SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(not_yet("Snapshot"))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let shared = &self.serving.shared;
+        let target = request.into_inner().target_id;
+        if shared.node.status().leader != shared.member_id {
+            return Err(Error::NotLeader.into());
+        }
+        let voter = |id| shared.reader().members().iter().any(|member| member.id == id && !member.is_learner);
+        if !voter(target) {
+            return Err(Error::BadLeaderTransferee.into());
+        }
+        if target == shared.member_id {
+            return Ok(Response::new(pb::MoveLeaderResponse { header: None }));
+        }
+        Err(not_yet("MoveLeader"))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(not_yet("Downgrade"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_is_printed_as_go_prints_it() {
+        let alarm = AlarmMember { member_id: 17, alarm: AlarmKind::NoSpace };
+        assert_eq!(alarm_text(&alarm), "memberID:17 alarm:NOSPACE ");
+    }
+}

@@ -1,0 +1,258 @@
+//! Where the core thread's answers and events come, and the slots in which handlers wait for them.
+
+use coffer_engine::watch::EventBatch;
+use coffer_raftlog::proposal::{self, Outcome, Post, ReplyTo};
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+/// Batches of events kept for a thread that does not fetch them: at the pace of a fast disk about a second's worth.
+/// Beyond it they are dropped, and the watchers read history.
+const EVENT_BATCHES_MAX: usize = 16_384;
+
+/// A serving thread's mailbox.
+pub struct Mailbox {
+    number: u16,
+    slots_max: usize,
+    slots: Mutex<Slots>,
+    posted: Mutex<Posted>,
+    signalled: AtomicBool,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Posted {
+    answers: Vec<(ReplyTo, Outcome)>,
+    events: Vec<Arc<EventBatch>>,
+    missed: bool,
+}
+
+#[derive(Default)]
+struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+enum State {
+    Free,
+    Waiting(Option<Waker>),
+    Ready(Outcome),
+}
+
+/// A place where one answer will land. Awaiting it gives the answer; dropping it gives the place back.
+pub struct Ticket {
+    mailbox: Arc<Mailbox>,
+    slot: u32,
+    generation: u32,
+}
+
+impl Mailbox {
+    /// An empty mailbox with at most `slots_max` requests under way.
+    pub fn new(number: u16, slots_max: usize) -> Mailbox {
+        Mailbox {
+            number,
+            slots_max,
+            slots: Mutex::default(),
+            posted: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// A slot for one answer; `None` when too many requests are under way.
+    pub fn ticket(self: &Arc<Mailbox>) -> Option<Ticket> {
+        let mut slots = self.slots.lock();
+        let slot = match slots.free.pop() {
+            Some(slot) => slot,
+            None if slots.slots.len() >= self.slots_max => return None,
+            None => {
+                slots.slots.push(Slot { generation: 0, state: State::Free });
+                u32::try_from(slots.slots.len() - 1).ok()?
+            }
+        };
+        let entry = &mut slots.slots[slot as usize];
+        entry.state = State::Waiting(None);
+        Some(Ticket { mailbox: Arc::clone(self), slot, generation: entry.generation })
+    }
+
+    /// Makes the pump look.
+    pub fn signal(&self) {
+        if !self.signalled.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Waits until somebody signals.
+    pub(super) fn signalled(&self) -> impl Future<Output = ()> {
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.signalled.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// Puts posted answers into their slots and wakes who waits there; returns the events, and whether some were lost.
+    pub(super) fn drain(&self) -> (Vec<Arc<EventBatch>>, bool) {
+        let posted = std::mem::take(&mut *self.posted.lock());
+        if !posted.answers.is_empty() {
+            let mut wakers = Vec::with_capacity(posted.answers.len());
+            let mut slots = self.slots.lock();
+            for (reply_to, outcome) in posted.answers {
+                let Some(slot) = slots.slots.get_mut(reply_to.slot as usize) else { continue };
+                if slot.generation != reply_to.generation {
+                    continue;
+                }
+                if let State::Waiting(Some(waker)) = std::mem::replace(&mut slot.state, State::Ready(outcome))
+                {
+                    wakers.push(waker);
+                }
+            }
+            drop(slots);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        (posted.events, posted.missed)
+    }
+}
+
+impl proposal::Mailbox for Mailbox {
+    fn post(&self, mut post: Post) {
+        let mut posted = self.posted.lock();
+        if posted.answers.is_empty() {
+            posted.answers = post.answers;
+        } else {
+            posted.answers.append(&mut post.answers);
+        }
+        if let Some(events) = post.events {
+            if posted.events.len() >= EVENT_BATCHES_MAX {
+                posted.missed = true;
+                posted.events.clear();
+            }
+            if !posted.missed {
+                posted.events.push(events);
+            }
+        }
+        drop(posted);
+        self.signal();
+    }
+}
+
+impl Ticket {
+    /// Where the answer is to be sent.
+    pub fn reply_to(&self) -> ReplyTo {
+        ReplyTo { mailbox: self.mailbox.number, slot: self.slot, generation: self.generation }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut slots = self.mailbox.slots.lock();
+        let slot = &mut slots.slots[self.slot as usize];
+        match std::mem::replace(&mut slot.state, State::Waiting(None)) {
+            State::Ready(outcome) => Poll::Ready(outcome),
+            State::Waiting(Some(waker)) if waker.will_wake(cx.waker()) => {
+                slot.state = State::Waiting(Some(waker));
+                Poll::Pending
+            }
+            State::Waiting(_) | State::Free => {
+                slot.state = State::Waiting(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut slots = self.mailbox.slots.lock();
+        let slot = &mut slots.slots[self.slot as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.state = State::Free;
+        slots.free.push(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coffer_raftlog::proposal::Mailbox as _;
+    use futures_util::FutureExt as _;
+
+    fn answer(mailbox: &Mailbox, reply_to: ReplyTo, index: u64) {
+        mailbox.post(Post { answers: vec![(reply_to, Outcome::ReadIndex(index))], events: None });
+        mailbox.drain();
+    }
+
+    fn index(outcome: Option<Outcome>) -> Option<u64> {
+        match outcome {
+            Some(Outcome::ReadIndex(index)) => Some(index),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_answer_reaches_the_one_who_waits_for_it() {
+        let mailbox = Arc::new(Mailbox::new(3, 10));
+        let (mut one, mut two) = (mailbox.ticket().unwrap(), mailbox.ticket().unwrap());
+        assert_eq!(one.reply_to().mailbox, 3);
+        assert!((&mut one).now_or_never().is_none());
+        answer(&mailbox, two.reply_to(), 2);
+        answer(&mailbox, one.reply_to(), 1);
+        assert_eq!(index((&mut one).now_or_never()), Some(1));
+        assert_eq!(index((&mut two).now_or_never()), Some(2));
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_does_not_reach_the_slots_next_owner() {
+        let mailbox = Arc::new(Mailbox::new(0, 10));
+        let gone = mailbox.ticket().unwrap();
+        let late = gone.reply_to();
+        drop(gone);
+        let mut next = mailbox.ticket().unwrap();
+        assert_eq!(next.reply_to().slot, late.slot);
+        answer(&mailbox, late, 1);
+        assert!((&mut next).now_or_never().is_none());
+        answer(&mailbox, next.reply_to(), 2);
+        assert_eq!(index(next.now_or_never()), Some(2));
+    }
+
+    #[test]
+    fn an_answer_to_a_slot_that_never_was_is_dropped() {
+        let mailbox = Mailbox::new(0, 10);
+        answer(&mailbox, ReplyTo { mailbox: 0, slot: 77, generation: 0 }, 1);
+    }
+
+    #[test]
+    fn slots_are_bounded_and_given_back() {
+        let mailbox = Arc::new(Mailbox::new(0, 2));
+        let tickets = [mailbox.ticket(), mailbox.ticket()];
+        assert!(tickets.iter().all(Option::is_some));
+        assert!(mailbox.ticket().is_none());
+        drop(tickets);
+        assert!(mailbox.ticket().is_some());
+    }
+
+    #[test]
+    fn events_beyond_the_bound_are_dropped_and_that_is_told() {
+        let mailbox = Mailbox::new(0, 1);
+        let batch = Arc::new(EventBatch::default());
+        for _ in 0..EVENT_BATCHES_MAX {
+            mailbox.post(Post { answers: Vec::new(), events: Some(Arc::clone(&batch)) });
+        }
+        mailbox.post(Post { answers: Vec::new(), events: Some(Arc::clone(&batch)) });
+        mailbox.post(Post { answers: Vec::new(), events: Some(batch) });
+        let (events, missed) = mailbox.drain();
+        assert!(events.is_empty());
+        assert!(missed);
+        assert!(!mailbox.drain().1, "told once");
+    }
+}
