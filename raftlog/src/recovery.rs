@@ -192,10 +192,11 @@ impl Replay {
                 self.hard_state.term, batch.hard_state.term
             )));
         }
-        self.hard_state = batch.hard_state.max_commit(self.hard_state);
+        // what the batch calls committed may be its own entries: they are held against what was known before it
         for entry in batch.entries {
             self.append(from_log_entry(entry))?;
         }
+        self.hard_state = batch.hard_state.max_commit(self.hard_state);
         let known = self.hard_state.commit.min(self.view.last());
         if known - self.view.applied() >= SLICE_ENTRIES_MAX as u64
             || self.view.unapplied_bytes() >= SLICE_BYTES_MAX

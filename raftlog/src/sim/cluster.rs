@@ -5,7 +5,7 @@ use super::network::{Network, NetworkOptions};
 use crate::core::{Core, CoreOptions, LOG_BYTES_MAX, Output};
 use crate::driver::{DriverOptions, mix};
 use crate::error::Error;
-use crate::proposal::{Outcome, Post, ReplyTo, Request};
+use crate::proposal::{Busy, Outcome, Post, ReplyTo, Request};
 use crate::recovery::{self, RecoveryOptions};
 use coffer_engine::Micros;
 use coffer_engine::command::Member;
@@ -411,6 +411,10 @@ impl Cluster {
                 self.take_post(id, post)?;
             }
         }
+        // as the shell does with what is left in its queue
+        let left = std::mem::take(&mut self.seats[at].requests);
+        let answers = left.iter().map(|request| (request.reply_to(), Outcome::Failed(Busy::Stopped))).collect();
+        self.take_post(id, Post { answers, events: None })?;
         self.checker.stopped(id);
         self.faults.push((id, error));
         Ok(())

@@ -74,6 +74,13 @@ fn a_tail_that_is_not_committed_may_be_replaced() {
 }
 
 #[test]
+fn a_batch_may_replace_an_entry_and_say_that_the_new_one_is_committed() {
+    let batches = vec![first(), batch((2, 1, 1), vec![write(2, 2)]), batch((3, 2, 2), vec![write(2, 3)])];
+    let (store, view) = replay(batches).unwrap();
+    assert_eq!((store.applied(), view.term_at(2)), (2, Some(3)));
+}
+
+#[test]
 fn a_log_that_ends_before_its_commit_index_names_the_missing_entries() {
     let lost = error(vec![first(), batch((2, 1, 7), vec![write(2, 2)])]);
     assert!(matches!(lost, Error::EntriesMissing { first: 3, last: 7 }), "{lost}");

@@ -35,6 +35,9 @@ fn a_member_with_nothing_to_do_sleeps_without_a_timeout_and_writes_nothing() {
 fn what_waits_while_a_write_is_out_becomes_one_batch() {
     let mut solo = Solo::new(2);
     solo.cluster.disk(1).set_latency(2_000, 2_000);
+    // it learns how long a write usually takes
+    (0..40).for_each(|n| drop(solo.done(put("usual", &n.to_string()))));
+    solo.run(20_000);
     let batches = |solo: &Solo| solo.core().wal().stats().batches;
     let before = batches(&solo);
     solo.submit(|reply_to| Request::Propose { command: put("first", "x"), reply_to });

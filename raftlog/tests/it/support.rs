@@ -25,11 +25,6 @@ pub(crate) fn put(key: &str, value: &str) -> Command {
     })
 }
 
-/// A request that proposes a command.
-pub(crate) fn propose(command: Command, slot: u32) -> Request {
-    Request::Propose { command, reply_to: to(slot) }
-}
-
 /// The first command of a log.
 pub(crate) fn bootstrap(cluster_id: u64, ids: &[u64]) -> Stamped {
     let members = ids.iter().map(|&id| Member { id, name: format!("m{id}"), ..Member::default() }).collect();
