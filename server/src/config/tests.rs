@@ -548,3 +548,23 @@ fn version_and_help_are_printed_instead_of_serving() {
     }
     assert!(matches!(load(arguments("--version=false"), Vec::new()), Ok(Start::Run(_))));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_argument_variable_or_file_makes_reading_panic(
+        arguments in proptest::collection::vec("(--?)?[a-z=,.:/-]{0,12}(name|max-txn-ops|raft-read-timeout|cors|feature-gates|log-outputs|initial-cluster|auto-compaction-retention)?=?.{0,12}", 0..4),
+        value in ".{0,24}",
+        yaml in "[a-z:\\[\\]{}' \n-]{0,40}",
+    ) {
+        let name = flags::FLAGS[value.len() % flags::FLAGS.len()].name;
+        let variable = format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"));
+        if name != "config-file" {
+            let _ = load(arguments.clone(), vec![(variable, value.clone())]);
+            let _ = load(vec![format!("--{name}={value}")], Vec::new());
+        }
+        let _ = Settings::from_yaml(&format!("{name}: {value}\n{yaml}"));
+        let _ = Settings::from_yaml(&yaml);
+        let _ = value::duration_ns(&value);
+        let _ = value::url(&format!("http://{value}"));
+    }
+}

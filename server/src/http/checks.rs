@@ -1,6 +1,6 @@
 //! `/livez` and `/readyz`: named checks, all of them or one at a time.
 
-use super::{HttpState, TEXT, error, only_get, query};
+use super::{HttpState, TEXT, error, query, wrong_method};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{Method, StatusCode};
@@ -89,7 +89,7 @@ async fn all(
     method: &Method,
     raw: Option<&str>,
 ) -> Response {
-    if let Err(refused) = only_get(method) {
+    if let Some(refused) = wrong_method(method) {
         return refused;
     }
     let pairs = query::pairs(raw);
@@ -113,7 +113,7 @@ async fn one(
     let Some(check) = checks.iter().find(|check| check.name() == name) else {
         return super::not_found().await;
     };
-    if let Err(refused) = only_get(method) {
+    if let Some(refused) = wrong_method(method) {
         return refused;
     }
     answer(state, kind, &[*check], &query::pairs(raw)).await

@@ -1,6 +1,6 @@
 //! `/health`: alarms, then the leader, then a read; the first that is wrong is the answer's reason.
 
-use super::{HttpState, TEXT, error, only_get, query};
+use super::{HttpState, TEXT, error, query, wrong_method};
 use crate::metrics::Count;
 use axum::extract::{RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
@@ -14,7 +14,7 @@ pub(super) async fn health(
     method: Method,
     RawQuery(raw): RawQuery,
 ) -> Response {
-    if let Err(refused) = only_get(&method) {
+    if let Some(refused) = wrong_method(&method) {
         return refused;
     }
     let pairs = query::pairs(raw.as_deref());

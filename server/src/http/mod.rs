@@ -106,14 +106,14 @@ fn error(status: StatusCode, text: &str) -> Response {
     (status, headers, format!("{text}\n")).into_response()
 }
 
-/// Refuses all methods but GET.
-fn only_get(method: &Method) -> Result<(), Response> {
+/// The refusal of all methods but GET.
+fn wrong_method(method: &Method) -> Option<Response> {
     if method == Method::GET {
-        return Ok(());
+        return None;
     }
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-    Err(response)
+    Some(response)
 }
 
 #[cfg(test)]

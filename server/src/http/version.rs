@@ -1,6 +1,6 @@
 //! `/version` and `/debug/vars`.
 
-use super::{HttpState, only_get};
+use super::{HttpState, wrong_method};
 use crate::config::ETCD_VERSION;
 use axum::extract::State;
 use axum::http::Method;
@@ -11,7 +11,7 @@ const JSON: &str = "application/json";
 
 /// GET `/version`.
 pub(super) async fn version(State(state): State<HttpState>, method: Method) -> Response {
-    if let Err(refused) = only_get(&method) {
+    if let Some(refused) = wrong_method(&method) {
         return refused;
     }
     let decided = state.probe.cluster_version();
