@@ -1,1 +1,96 @@
-fn main() {}
+//! The binary `coffer`: arguments in, exit code out.
+//!
+//! 2 for arguments that cannot be read, 1 for a configuration that cannot be run and for a fault; a signal ends the
+//! process as that signal does, after an orderly stop, as etcd's ends.
+
+use coffer_server::config::{self, Config, Start};
+use coffer_server::logging;
+use coffer_server::member::Member;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match config::load(std::env::args().skip(1), std::env::vars()) {
+        Ok(Start::Print(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Start::Run(config)) => run(*config),
+        Err(failure) => {
+            logging::say_failure(&failure);
+            ExitCode::from(u8::try_from(failure.exit_code).unwrap_or(1))
+        }
+    }
+}
+
+/// Runs a member until it is told to stop.
+fn run(config: Config) -> ExitCode {
+    if let Err(error) = logging::init(&config.log) {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    logging::say_notes(&config.notes);
+    tracing::info!(
+        "etcd-version" = config::ETCD_VERSION,
+        "coffer-version" = config::COFFER_VERSION,
+        name = %config.name,
+        "data-dir" = %config.data_dir.display(),
+        "serving-threads" = config.serving_threads,
+        "starting coffer"
+    );
+    let member = match Member::start(config, Box::new(end_by_fault)) {
+        Ok(member) => member,
+        Err(error) => {
+            tracing::error!(error = %error, "failed to start coffer");
+            return ExitCode::FAILURE;
+        }
+    };
+    match wait_for_signal() {
+        Ok(number) => {
+            let name = if number == SignalKind::interrupt().as_raw_value() { "interrupt" } else { "terminated" };
+            tracing::info!(signal = name, "received signal; shutting down");
+            member.stop();
+            tracing::info!(signal = name, "stopped");
+            end_by_signal(number)
+        }
+        Err(error) => {
+            tracing::error!(error = %error, "failed to wait for signals");
+            member.stop();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The core thread met something it cannot go on with: say what (file, offset, expected, found), and end at once, so
+/// that nothing is answered any more.
+fn end_by_fault(error: coffer_raftlog::error::Error) {
+    tracing::error!(error = %error, "the member cannot go on");
+    std::process::exit(1);
+}
+
+/// Waits for SIGTERM or SIGINT; which one came.
+fn wait_for_signal() -> std::io::Result<i32> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(SignalKind::terminate().as_raw_value()),
+            _ = interrupt.recv() => Ok(SignalKind::interrupt().as_raw_value()),
+        }
+    })
+}
+
+/// Ends as the signal's default action does, so that whoever waits sees which it was. The first process of a container
+/// has no default action; it ends with 0, as etcd does.
+fn end_by_signal(number: i32) -> ExitCode {
+    if std::process::id() != 1 {
+        // Comes back only if the system refused; then the exit code says what a shell would.
+        let _ = signal_hook::low_level::emulate_default_handler(number);
+        return ExitCode::from(u8::try_from(128 + number).unwrap_or(1));
+    }
+    ExitCode::SUCCESS
+}

@@ -38,6 +38,7 @@ use tower::{Service, ServiceExt as _};
 #[derive(Clone)]
 pub struct Door {
     inner: Arc<Inner>,
+    grpc: bool,
 }
 
 struct Inner {
@@ -76,7 +77,13 @@ impl Door {
                 http,
                 message_bytes_max: max,
             }),
+            grpc: true,
         }
+    }
+
+    /// A door to a router alone.
+    pub fn http_only(serving: Arc<Serving>, http: axum::Router) -> Door {
+        Door { grpc: false, ..Door::new(serving, Some(http)) }
     }
 }
 
@@ -87,7 +94,7 @@ impl hyper::service::Service<Request<hyper::body::Incoming>> for Door {
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> Answering {
         let inner = Arc::clone(&self.inner);
-        if is_grpc(request.headers()) {
+        if self.grpc && is_grpc(request.headers()) {
             Box::pin(async move { Ok(inner.grpc(request).await) })
         } else {
             Box::pin(async move { Ok(inner.plain(request).await) })

@@ -469,6 +469,7 @@ struct Witness {
     next: i64,
     seen: Vec<String>,
     told: i64,
+    created: bool,
     over: bool,
 }
 
@@ -526,11 +527,16 @@ fn observe(witnesses: &mut [Witness], stream: Key, message: &Message, stream_tol
         }
         Body::Progress => {
             assert!(message.revision >= *stream_told, "progress goes back");
-            for witness in witnesses.iter_mut().filter(|each| each.stream == stream) {
+            // It speaks of the watchers whose created response went before it.
+            for witness in witnesses.iter_mut().filter(|each| each.stream == stream && each.created) {
                 witness.told = message.revision;
             }
         }
-        Body::Created | Body::Canceled | Body::Refused(_) => {}
+        Body::Created => {
+            let created = witnesses.iter_mut().find(|each| each.stream == stream && each.id == message.watch_id);
+            created.unwrap().created = true;
+        }
+        Body::Canceled | Body::Refused(_) => {}
     }
     if message.revision > 0 {
         *stream_told = (*stream_told).max(message.revision);
@@ -577,7 +583,7 @@ proptest! {
                     let next = if start == 0 { world.revision + 1 } else { start };
                     world.create(streams[stream], watch(range.clone(), start));
                     witnesses.push(Witness {
-                        stream: streams[stream], id: id as i64, range, next, seen: Vec::new(), told: 0, over: false,
+                        stream: streams[stream], id: id as i64, range, next, seen: Vec::new(), told: 0, created: false, over: false,
                     });
                 }
                 Op::Take { stream, count } => {

@@ -1,0 +1,122 @@
+//! The data directory: made, checked, locked.
+//!
+//! ```text
+//! <data-dir>/        0700
+//!   lock             held as long as a process uses the directory
+//!   wal/             0700, the log's segments (or wherever --wal-dir says)
+//! ```
+//!
+//! Rules kept here: one process at a time, told by the system's lock and so never stale after a crash; etcd's own data
+//! are never touched, not even by making a file beside them.
+
+use crate::config::Config;
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Why a directory cannot be used.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It holds etcd's data.
+    Etcd(PathBuf),
+    /// Another process uses it.
+    InUse(PathBuf),
+    /// The system refused something.
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Etcd(path) => write!(
+                f,
+                "{} holds the data of an etcd member (member/wal, member/snap), which coffer cannot read; \
+                 they were left untouched. Start coffer with another --data-dir and copy the keys over a client, \
+                 for example with 'etcdctl make-mirror'",
+                path.display()
+            ),
+            Refusal::InUse(path) => {
+                write!(f, "data directory {} is in use by another process", path.display())
+            }
+            Refusal::Io { operation, path, source } => write!(f, "{operation} {}: {source}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A directory that is this process's own.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    wal: PathBuf,
+    /// The lock lives as long as the file is open.
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Makes what is missing, refuses what is not coffer's, locks the rest.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn open(config: &Config) -> Result<DataDirectory, Refusal> {
+        let path = config.data_dir.clone();
+        if holds_etcd(&path) {
+            return Err(Refusal::Etcd(path));
+        }
+        let wal = config.wal_dir.clone().unwrap_or_else(|| path.join("wal"));
+        make(&path)?;
+        let lock = lock(&path)?;
+        make(&wal)?;
+        Ok(DataDirectory { path, wal, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the log's segments lie.
+    pub fn wal_path(&self) -> &Path {
+        &self.wal
+    }
+}
+
+fn holds_etcd(path: &Path) -> bool {
+    let member = path.join("member");
+    member.join("wal").exists() || member.join("snap").exists()
+}
+
+/// Makes a directory, and those above it, for this user alone. One that is there keeps its mode, as with etcd.
+fn make(path: &Path) -> Result<(), Refusal> {
+    let io = |operation| {
+        let path = path.to_owned();
+        move |source| Refusal::Io { operation, path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create directory"))?;
+    // A directory that is not in its parent after a power cut would take the log with it.
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync the parent of"))?;
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, Refusal> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let file = file.map_err(|source| Refusal::Io { operation: "open", path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Refusal::InUse(directory.to_owned())),
+        Err(TryLockError::Error(source)) => Err(Refusal::Io { operation: "lock", path, source }),
+    }
+}
