@@ -5,21 +5,24 @@
 //! recycle:  rename the old segment > sync directory > open > ready
 //! remove:   remove the old segment > sync directory
 //! give up:  close next.tmp > remove it, when there is no space; tried again smaller, then after a while
+//! cut:      open the segment in which the log ended > truncate it > close
 //! ```
 //! Two segments are kept ready: the next one and the reserve. When a further one cannot be made the log says
 //! [`Space::Reserve`](super::Space) and keeps trying; whoever appends then lets only such things through as make room
-//! or keep the member alive. A segment counts as ready only when its length, content and name are durable, so that a
+//! or keep the member alive. The reserve is begun only after that was said. A segment counts as ready only when its length, content and name are durable, so that a
 //! write into it never needs space.
 //!
 //! Everything goes through the disk's submit and poll; nothing here waits.
 
+use super::WalOptions;
+use super::reader::Recovered;
 use super::segment::{FIRST_BATCH, fill_with_stamp, segment_path, unfinished_path};
 use crate::Micros;
 use crate::disk::{BLOCK_BYTES, Completion, Disk, Done, FileId, IoBuf, Op, Token};
 use crate::error::Fault;
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Segments kept ready: the next one and the reserve.
 pub(super) const READY_SEGMENTS: usize = 2;
@@ -62,6 +65,9 @@ enum Job {
     RemoveSyncName,
     GiveUpClose,
     GiveUpRemove,
+    CutOpen { segment: u64, end: u64 },
+    Cut { segment: u64, file: FileId },
+    CutClose,
 }
 
 /// The state machine.
@@ -74,6 +80,8 @@ pub(super) struct Ahead {
     bytes_next: u64,
     ready: VecDeque<ReadySegment>,
     retired: VecDeque<RetiredSegment>,
+    /// The old segment whose dead tail is to be cut off, and its end.
+    cut: Option<(u64, u64)>,
     job: Option<(Job, Token)>,
     /// Of the job's operation, not looked at yet.
     completion: Option<Completion>,
@@ -86,17 +94,23 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Nothing ready; `bytes_next` is the size of the next segment, `bytes_min` and `bytes_max` bound it.
-    pub(super) fn new(dir: &Path, bytes_min: u64, bytes_max: u64, bytes_next: u64) -> Ahead {
+    /// With the segments that opening found `ready`. What is below the first needed segment is removed or recycled at
+    /// once: heads that were read from the medium say so.
+    pub(super) fn new(options: &WalOptions, found: &Recovered, ready: Vec<ReadySegment>) -> Ahead {
+        let (bytes_min, bytes_max) = (options.segment_bytes_min, options.segment_bytes_max);
         let mut filler = IoBuf::zeroed(FILL_CHUNK_BYTES.min(bytes_max) as usize);
         fill_with_stamp(filler.as_mut_slice());
+        let largest = ready.iter().map(|ready| ready.bytes.saturating_mul(2)).max().unwrap_or(bytes_min);
+        let leftover =
+            found.leftover.iter().map(|(segment, bytes)| RetiredSegment { segment: *segment, bytes: *bytes });
         Ahead {
-            dir: dir.to_path_buf(),
+            dir: options.dir.clone(),
             bytes_min,
             bytes_max,
-            bytes_next: bytes_next.clamp(bytes_min, bytes_max),
-            ready: VecDeque::new(),
-            retired: VecDeque::new(),
+            bytes_next: largest.clamp(bytes_min, bytes_max),
+            ready: ready.into(),
+            retired: leftover.collect(),
+            cut: None,
             job: None,
             completion: None,
             filler: Some(filler),
@@ -106,14 +120,21 @@ impl Ahead {
         }
     }
 
-    /// The next segment, if one is ready.
-    pub(super) fn take(&mut self) -> Option<ReadySegment> {
-        self.ready.pop_front()
+    /// The next segment, if one may be begun; `first`: the first one since opening.
+    pub(super) fn take(&mut self, first: bool) -> Option<ReadySegment> {
+        if self.may_take(first) { self.ready.pop_front() } else { None }
     }
 
-    /// Whether a segment is ready.
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// Whether a segment may be begun: the last one only after the log said that it is the last, or where there is
+    /// none to write to yet.
+    pub(super) fn may_take(&self, first: bool) -> bool {
+        self.ready.len() >= READY_SEGMENTS || ((self.full || first) && !self.ready.is_empty())
+    }
+
+    /// Lets the dead tail of a segment be cut off at `end`, now that a later header is durable. Whether the cut is
+    /// durable does not matter.
+    pub(super) fn cut(&mut self, segment: u64, end: u64) {
+        self.cut = Some((segment, end));
     }
 
     /// Whether no further segment could be made.
@@ -146,6 +167,10 @@ impl Ahead {
     pub(super) fn step(&mut self, disk: &mut dyn Disk, current: u64, now: Micros) {
         if self.job.is_some() {
             return;
+        }
+        if let Some((segment, end)) = self.cut.take() {
+            let op = Op::Open { path: segment_path(&self.dir, segment), create: false };
+            return self.start(disk, Job::CutOpen { segment, end }, op);
         }
         let segment = self.ready.back().map_or(current, |last| last.segment) + 1;
         let wanted = self.ready.len() < READY_SEGMENTS;
@@ -243,7 +268,12 @@ impl Ahead {
             Job::GiveUpClose => {
                 self.start(disk, Job::GiveUpRemove, Op::Remove { path: unfinished_path(&dir) });
             }
-            Job::RemoveSyncName | Job::GiveUpRemove => {}
+            Job::CutOpen { segment, end } => {
+                let Done::Opened(file, _) = done else { return Err(self.unexpected(&job)) };
+                self.start(disk, Job::Cut { segment, file }, Op::Truncate { file, bytes: end });
+            }
+            Job::Cut { file, .. } => self.start(disk, Job::CutClose, Op::Close { file }),
+            Job::RemoveSyncName | Job::GiveUpRemove | Job::CutClose => {}
         }
         Ok(())
     }
@@ -295,6 +325,9 @@ impl Ahead {
             Job::RecycleOpen { segment, .. } => ("open", segment_path(&self.dir, *segment), 0),
             Job::Remove | Job::GiveUpRemove => ("remove", self.dir.clone(), 0),
             Job::GiveUpClose => ("close", unfinished_path(&self.dir), 0),
+            Job::CutOpen { segment, .. } => ("open", segment_path(&self.dir, *segment), 0),
+            Job::Cut { segment, .. } => ("truncate", segment_path(&self.dir, *segment), 0),
+            Job::CutClose => ("close", self.dir.clone(), 0),
             Job::SyncName { .. } | Job::RecycleSyncName { .. } | Job::RemoveSyncName => {
                 ("sync", self.dir.clone(), 0)
             }
@@ -314,6 +347,7 @@ pub(super) fn is_lack_of_space(error: &io::Error) -> bool {
 
 /// The smallest segment in which an entry of `entry_bytes_max` fits beside header and mark.
 pub(super) fn segment_bytes_for(entry_bytes_max: u64) -> u64 {
-    let batch = super::batch::batch_bytes(super::batch::ENTRY_HEAD_BYTES + entry_bytes_max as usize, 1) as u64;
+    let batch =
+        super::batch::batch_bytes(super::batch::ENTRY_HEAD_BYTES + entry_bytes_max as usize, 1) as u64;
     FIRST_BATCH + batch + super::writer::MARK_BYTES
 }

@@ -38,7 +38,7 @@ pub(super) const ENTRY_HEAD_BYTES: usize = 5;
 const FLAG_MARK: u32 = 1;
 const AT_CRC: usize = 8;
 /// Sequences and numbers stay below this, so that counting on never overflows.
-const SEQUENCE_MAX: u64 = 1 << 62;
+pub(super) const SEQUENCE_MAX: u64 = 1 << 62;
 
 /// Where a batch stands and in which life of the log it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,7 +292,8 @@ impl BatchHead {
     pub(super) fn describe(&self) -> String {
         match self.last_index() {
             Some(last) => {
-                let terms: Vec<String> = self.runs.iter().map(|(term, count)| format!("{term} x {count}")).collect();
+                let terms: Vec<String> =
+                    self.runs.iter().map(|(term, count)| format!("{term} x {count}")).collect();
                 format!(
                     "batch {} with entries {} to {last}, terms {}",
                     self.number,

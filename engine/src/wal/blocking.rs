@@ -84,11 +84,12 @@ impl OpenSegment {
         self.window_bytes = match result {
             Ok(Done::Read(bytes)) => bytes,
             Ok(other) => return Err(unexpected("read", &self.path, &other)),
-            Err(source) => return Err(Fault::Io { operation: "read", path: self.path.clone(), offset, source }),
+            Err(source) => {
+                return Err(Fault::Io { operation: "read", path: self.path.clone(), offset, source });
+            }
         };
         Ok(())
     }
-
 
     /// Closes it.
     pub(super) fn close(self, disk: &mut dyn Disk) -> Result<(), Fault> {

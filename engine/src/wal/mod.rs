@@ -160,4 +160,3 @@ pub struct WalStats {
     /// longer ones.
     pub write_us_buckets: [u64; 15],
 }
-

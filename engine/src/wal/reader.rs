@@ -21,7 +21,7 @@
 //! they were made. A batch is bound to owner, segment, offset, epoch and salt, so old batches in a recycled segment, and
 //! bytes of a client, are none.
 
-use super::batch::{BatchHead, BodyFlaw, HeadFlaw, Place, claimed_head_bytes, resembles};
+use super::batch::{BatchHead, BodyFlaw, HeadFlaw, Place, SEQUENCE_MAX, claimed_head_bytes, resembles};
 use super::blocking::{OpenSegment, run_named, unexpected};
 use super::segment::{
     FIRST_BATCH, FORMAT_NUMBER, FirstBlock, LogEnd, SegmentHeader, is_stamp, segment_of_name, segment_path,
@@ -54,8 +54,8 @@ pub(super) struct Recovered {
     pub(super) held: Vec<HeldSegment>,
     /// Allocated ahead and never begun, with their lengths, lowest first.
     pub(super) unbegun: Vec<(u64, u64)>,
-    /// Below `first_segment`: to be removed.
-    pub(super) leftover: Vec<u64>,
+    /// Below `first_segment`, with their lengths: not needed.
+    pub(super) leftover: Vec<(u64, u64)>,
     pub(super) batches: u64,
     pub(super) torn: Vec<(PathBuf, u64, u64)>,
 }
@@ -290,9 +290,7 @@ impl Reader<'_> {
                 evidence.written_end = offset + BLOCK;
             }
             // only what begins as a batch of this life is worth a closer look
-            if begun
-                && let Ok(head) = self.head_at(&mut file, last.segment, offset, room)?
-            {
+            if begun && let Ok(head) = self.head_at(&mut file, last.segment, offset, room)? {
                 if head.durable_number > evidence.durable_number {
                     evidence.durable_number = head.durable_number;
                     evidence.durable_at = offset;
@@ -318,7 +316,8 @@ impl Reader<'_> {
             return Err(self.corrupt(last.segment, 0, expected, first.to_string()));
         }
         let highest = blocks.keys().next_back().copied().unwrap_or(last.segment);
-        let missing = (first..=highest).zip(blocks.range(first..).map(|(segment, _)| Some(*segment)).chain([None]));
+        let missing =
+            (first..=highest).zip(blocks.range(first..).map(|(segment, _)| Some(*segment)).chain([None]));
         for (wanted, there) in missing {
             if there != Some(wanted) {
                 return Err(Fault::Corrupt {
@@ -330,7 +329,7 @@ impl Reader<'_> {
             }
         }
         self.found.first_segment = first;
-        self.found.leftover = blocks.range(..first).map(|(segment, _)| *segment).collect();
+        self.found.leftover = blocks.range(..first).map(|(segment, (_, bytes))| (*segment, *bytes)).collect();
         Ok(())
     }
 
@@ -342,22 +341,24 @@ impl Reader<'_> {
         blocks: &FirstBlocks,
     ) -> Result<(), Fault> {
         let first = self.found.first_segment;
+        let mut headers = Vec::new();
         for (segment, (block, _)) in blocks.range(first..=last.segment) {
             let Some(header) = header_of(block) else {
-                let expected = format!("the header of segment {segment}, which segment {} follows", segment + 1);
+                let expected = format!("the header of segment {segment}, which others follow");
                 return Err(self.corrupt(*segment, 0, expected, block.describe()));
             };
-            if *segment == first {
+            headers.push(header);
+        }
+        for (place, header) in headers.iter().enumerate() {
+            if place == 0 {
                 self.found.end = header.predecessor;
             }
             self.check_header(header)?;
-            self.found.end.segment = *segment;
+            self.found.end.segment = header.segment;
             self.found.end.offset = FIRST_BATCH;
             self.found.epoch = header.epoch;
             self.found.hard_state = header.hard_state;
-            let next = blocks.get(&(segment + 1)).and_then(|(block, _)| header_of(block));
-            let next = next.filter(|_| *segment < last.segment);
-            let held = self.read_segment(header, next, evidence)?;
+            let held = self.read_segment(header, headers.get(place + 1).copied(), evidence)?;
             self.found.held.push(held);
         }
         Ok(())
@@ -371,8 +372,9 @@ impl Reader<'_> {
             let found = format!("one that follows {}", end_text(&header.predecessor));
             return Err(self.corrupt(header.segment, 0, expected, found));
         }
-        if header.epoch < self.found.epoch {
-            let expected = format!("epoch {} or higher", self.found.epoch);
+        let LogEnd { number, seq, .. } = header.predecessor;
+        if header.epoch < self.found.epoch || number.max(seq).max(header.epoch) >= SEQUENCE_MAX {
+            let expected = format!("epoch {} or higher, numbers below 2^62", self.found.epoch);
             return Err(self.corrupt(header.segment, 0, expected, format!("epoch {}", header.epoch)));
         }
         Ok(())
@@ -390,7 +392,12 @@ impl Reader<'_> {
         // an earlier one may have been cut at its end, the last one never is
         if next.is_none() && file.bytes != header.bytes {
             let expected = format!("a file of {} bytes", header.bytes);
-            return Err(self.corrupt(header.segment, file.bytes, expected, format!("one of {} bytes", file.bytes)));
+            return Err(self.corrupt(
+                header.segment,
+                file.bytes,
+                expected,
+                format!("one of {} bytes", file.bytes),
+            ));
         }
         let mut index_max = 0;
         loop {
@@ -515,7 +522,12 @@ impl Reader<'_> {
                 evidence.durable_at,
                 evidence.durable_number
             );
-            return Err(self.corrupt(header.segment, end.offset, expected, "the end of the segment".to_string()));
+            return Err(self.corrupt(
+                header.segment,
+                end.offset,
+                expected,
+                "the end of the segment".to_string(),
+            ));
         }
         if evidence.written_end > end.offset {
             let bytes = evidence.written_end - end.offset;

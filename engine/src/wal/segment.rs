@@ -262,7 +262,9 @@ mod tests {
     fn only_names_of_segments_are_read_as_such() {
         let path = segment_path(Path::new("/d"), 0x2a);
         assert_eq!(segment_of_name(Path::new(path.file_name().expect("it has a name"))), Some(0x2a));
-        for other in ["0.wal", "000000000000002A.wal", "0000000000000000.wal", "next.tmp", "+00000000000002a.wal"] {
+        for other in
+            ["0.wal", "000000000000002A.wal", "0000000000000000.wal", "next.tmp", "+00000000000002a.wal"]
+        {
             assert_eq!(segment_of_name(Path::new(other)), None, "{other}");
         }
     }

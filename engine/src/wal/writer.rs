@@ -17,7 +17,7 @@
 
 use super::ahead::{Ahead, ReadySegment, RetiredSegment};
 use super::batch::{BatchHead, batch_bytes, encode, entry_bytes, set_lengths, term_runs};
-use super::reader::HeldSegment;
+use super::reader::{HeldSegment, Recovered};
 use super::segment::{FIRST_BATCH, LogEnd, SegmentHeader, segment_path};
 use super::{HardState, LogEntry, NewBatch, Space, WalOptions, WalStats};
 use crate::Micros;
@@ -67,16 +67,17 @@ struct InFlight {
     done: bool,
 }
 
-/// The segment being written.
+/// The segment being written. Right after opening it is the one in which the log ended, without a file and without
+/// room, or number 0 if there was none.
 #[derive(Debug)]
-pub(super) struct Current {
-    pub(super) segment: u64,
-    pub(super) file: FileId,
-    pub(super) bytes: u64,
+struct Current {
+    segment: u64,
+    file: Option<FileId>,
+    bytes: u64,
     /// Where the next batch goes.
-    pub(super) position: u64,
-    pub(super) predecessor: LogEnd,
-    pub(super) index_max: u64,
+    position: u64,
+    predecessor: LogEnd,
+    index_max: u64,
 }
 
 /// A fault that is returned again and again.
@@ -125,6 +126,8 @@ pub struct Wal {
     unmarked: bool,
     idle_since: Micros,
     ahead: Ahead,
+    /// The segment in which the log ended when it was opened and its end, until the next header is durable.
+    cut_after_header: Option<(u64, u64)>,
     /// Old segments being closed.
     closing_files: Vec<Token>,
     closing: bool,
@@ -135,44 +138,52 @@ pub struct Wal {
 pub(super) struct Begun {
     pub(super) options: WalOptions,
     pub(super) epoch: u64,
-    pub(super) end: LogEnd,
-    pub(super) hard_state: HardState,
-    pub(super) current: Current,
-    pub(super) held: Vec<HeldSegment>,
-    pub(super) first_segment: u64,
+    pub(super) found: Recovered,
     pub(super) ahead: Ahead,
 }
 
 impl Wal {
     pub(super) fn begin(begun: Begun, now: Micros) -> Wal {
+        let Begun { options, epoch, mut found, ahead } = begun;
+        let end = found.end;
+        let old = found.held.pop();
+        let current = Current {
+            segment: end.segment,
+            file: None,
+            bytes: old.as_ref().map_or(0, |old| old.bytes),
+            position: end.offset,
+            predecessor: end,
+            index_max: old.as_ref().map_or(0, |old| old.index_max),
+        };
         Wal {
-            epoch: begun.epoch,
+            epoch,
             stopped: None,
             pool: BufPool::new(KEPT_BUFFERS, KEPT_BUFFER_BYTES_MAX),
             queue: VecDeque::new(),
             queued_bytes: 0,
-            next_seq: begun.end.seq.saturating_add(1),
-            last_seq: begun.end.seq,
-            last_number: begun.end.number,
-            last_crc: begun.end.crc,
-            hard_state: begun.hard_state,
-            appended_hard_state: begun.hard_state,
-            current: begun.current,
-            held: begun.held.into(),
-            first_segment: begun.first_segment,
+            next_seq: end.seq + 1,
+            last_seq: end.seq,
+            last_number: end.number,
+            last_crc: end.crc,
+            hard_state: found.hard_state,
+            appended_hard_state: found.hard_state,
+            current,
+            held: found.held.into(),
+            first_segment: found.first_segment.max(1),
             released: 0,
             in_flight: VecDeque::new(),
-            durable: begun.end.seq,
-            durable_number: begun.end.number,
+            durable: end.seq,
+            durable_number: end.number,
             usual_us: 0,
             awaits_segment: false,
             unmarked: false,
             idle_since: now,
-            ahead: begun.ahead,
+            ahead,
+            cut_after_header: None,
             closing_files: Vec::new(),
             closing: false,
-            stats: WalStats { segments_begun: 1, ..WalStats::default() },
-            options: begun.options,
+            stats: WalStats::default(),
+            options,
         }
     }
 
@@ -188,7 +199,9 @@ impl Wal {
         assert!(!self.closing, "nothing is appended to a log that is being closed");
         let contiguous = batch.entries.windows(2).all(|pair| pair[0].index + 1 == pair[1].index);
         assert!(contiguous, "the entries of a batch are contiguous");
-        if let Some(large) = batch.entries.iter().find(|entry| entry.data.len() as u64 > self.entry_bytes_max()) {
+        if let Some(large) =
+            batch.entries.iter().find(|entry| entry.data.len() as u64 > self.entry_bytes_max())
+        {
             self.refuse_entry(large.index, large.data.len());
         }
         let body_bytes = batch.entries.iter().map(entry_bytes).sum();
@@ -286,6 +299,9 @@ impl Wal {
             if let Some(write) = self.in_flight.pop_front() {
                 self.durable = write.last_seq;
                 self.durable_number = write.number;
+                if let Some((segment, end)) = self.cut_after_header.take_if(|_| write.kind == Kind::Header) {
+                    self.ahead.cut(segment, end);
+                }
                 self.retire_before(write.first_segment);
             }
         }
@@ -352,14 +368,26 @@ impl Wal {
         segment_path(&self.options.dir, self.current.segment)
     }
 
+    /// Whether nothing was begun since opening.
+    fn unbegun(&self) -> bool {
+        self.current.file.is_none()
+    }
+
     fn start_writes(&mut self, disk: &mut dyn Disk, now: Micros) {
+        // at once, not with the first batch: the header protects what was found as a mark does
+        if self.unbegun()
+            && !self.closing
+            && let Some(first) = self.ahead.take(true)
+        {
+            return self.begin_segment(disk, first, now);
+        }
         while !self.queue.is_empty() && self.may_write(now) {
             let count = self.gather();
             self.awaits_segment = count == 0;
             if count > 0 {
                 self.write_batch(disk, count, Kind::Batch, now);
             } else if self.in_flight.is_empty()
-                && let Some(next) = self.ahead.take()
+                && let Some(next) = self.ahead.take(self.unbegun())
             {
                 self.begin_segment(disk, next, now);
             } else {
@@ -380,6 +408,9 @@ impl Wal {
 
     /// How many queued batches become one: contiguous, within the segment's room and the limit of a write.
     fn gather(&self) -> usize {
+        if self.unbegun() {
+            return 0;
+        }
         let room = self.current.bytes.saturating_sub(self.current.position + MARK_BYTES);
         let (mut count, mut body, mut runs, mut next_index, mut term) = (0, 0, 0, None, None);
         for queued in &self.queue {
@@ -478,13 +509,7 @@ impl Wal {
 
     fn begin_segment(&mut self, disk: &mut dyn Disk, next: ReadySegment, now: Micros) {
         let predecessor = self.end();
-        let old = HeldSegment {
-            segment: self.current.segment,
-            bytes: self.current.bytes,
-            index_max: self.current.index_max,
-        };
-        self.held.push_back(old);
-        self.closing_files.push(disk.submit(Op::Close { file: self.current.file }));
+        self.leave_segment(disk);
         let header = SegmentHeader {
             owner: self.options.owner,
             segment: next.segment,
@@ -498,7 +523,7 @@ impl Wal {
         };
         self.current = Current {
             segment: next.segment,
-            file: next.file,
+            file: Some(next.file),
             bytes: next.bytes,
             position: FIRST_BATCH,
             predecessor,
@@ -512,9 +537,28 @@ impl Wal {
         self.submit(disk, Kind::Header, 0, buf, now);
     }
 
+    /// The segment written so far is only held from now on.
+    fn leave_segment(&mut self, disk: &mut dyn Disk) {
+        let Current { segment, file, bytes, position, index_max, .. } = self.current;
+        if segment == 0 {
+            return;
+        }
+        match file {
+            Some(file) => {
+                self.held.push_back(HeldSegment { segment, bytes, index_max });
+                self.closing_files.push(disk.submit(Op::Close { file }));
+            }
+            None => {
+                self.held.push_back(HeldSegment { segment, bytes: position, index_max });
+                self.cut_after_header = Some((segment, position)).filter(|_| position < bytes);
+            }
+        }
+    }
+
     fn submit(&mut self, disk: &mut dyn Disk, kind: Kind, offset: u64, buf: IoBuf, now: Micros) {
+        let Some(file) = self.current.file else { return };
         let bytes = buf.len() as u64;
-        let token = disk.submit(Op::WriteDurable { file: self.current.file, offset, buf });
+        let token = disk.submit(Op::WriteDurable { file, offset, buf });
         self.in_flight.push_back(InFlight {
             token,
             kind,
@@ -538,8 +582,8 @@ impl Wal {
     fn mark_due(&self) -> Option<Micros> {
         let releasing = self.first_needed_segment() > self.first_segment;
         // what cannot be written for want of a segment does not count as activity
-        let idle = self.in_flight.is_empty() && (self.queue.is_empty() || !self.ahead.has_ready());
-        let room = self.current.position + MARK_BYTES <= self.current.bytes;
+        let idle = self.in_flight.is_empty() && (self.queue.is_empty() || !self.ahead.may_take(false));
+        let room = !self.unbegun() && self.current.position + MARK_BYTES <= self.current.bytes;
         if !(idle && room && (self.unmarked || releasing)) {
             return None;
         }

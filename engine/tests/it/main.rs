@@ -6,3 +6,5 @@ mod model;
 mod naive;
 mod script;
 mod transcripts;
+mod wal_rig;
+mod wal_basic;
