@@ -45,28 +45,28 @@ impl Model {
     }
 
     fn compact_at(&mut self, version: &Version) {
-        let history = self.keys.get(&version.kv.key).expect("every record's key has a history");
-        if let Some(before) = history.before(version.revision).map(|before| before.revision) {
-            self.remove(&version.kv.key, before);
+        let history = self.keys.get_mut(&version.kv.key).expect("every record's key has a history");
+        let before = history.remove_before(version.revision);
+        let is_over = version.tombstone && version.revision.main < self.compacted;
+        if is_over && history.remove(version.revision).is_none() {
+            assert_eq!(history.versions().count(), 1, "a key's newest version goes last");
+            self.keys.remove(&version.kv.key);
         }
-        if version.tombstone && version.revision.main < self.compacted {
-            self.remove(&version.kv.key, version.revision);
-        }
-    }
-
-    /// Removes one version, and the key if it was the only one.
-    fn remove(&mut self, key: &[u8], revision: Revision) {
-        let record = self.revisions.remove(&revision).expect("every version has its record");
-        self.bytes -= version_bytes(&record.kv);
-        let history = self.keys.get_mut(key).expect("every record's key has a history");
-        if history.remove_older(revision).is_none() {
-            assert!(history.versions().count() == 1, "a key's newest version goes last");
-            self.keys.remove(key);
+        for gone in before.iter().chain(is_over.then_some(version)) {
+            self.revisions.remove(&gone.revision).expect("every version has its record");
+            self.bytes -= version_bytes(&gone.kv);
         }
     }
 
     /// Whether compaction has left this version standing.
     pub(super) fn is_visible(&self, version: &Version) -> bool {
+        // once the walk is done only such are left, and the rule need not be asked
+        self.compaction_done == self.compacted || self.survives(version)
+    }
+
+    /// The rule of what is visible: above the compaction revision all, at or below it each key's newest version unless that
+    /// is a tombstone below it.
+    pub(super) fn survives(&self, version: &Version) -> bool {
         let compacted = self.compacted;
         if version.revision.main > compacted {
             return true;

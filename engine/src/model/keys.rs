@@ -68,15 +68,6 @@ impl KeyHistory {
         self.older.get(position.checked_sub(1)?)
     }
 
-    /// The version before the one at `revision`.
-    pub fn before(&self, revision: Revision) -> Option<&Version> {
-        if self.newest.revision < revision {
-            return Some(&self.newest);
-        }
-        let position = self.older.partition_point(|version| version.revision < revision);
-        self.older.get(position.checked_sub(1)?)
-    }
-
     /// The key-value that a read at a main revision sees.
     pub fn live_at(&self, main: i64) -> Option<&Arc<KeyValue>> {
         self.at(main).and_then(Version::live)
@@ -87,9 +78,19 @@ impl KeyHistory {
         self.older.iter().chain(std::iter::once(&self.newest))
     }
 
-    /// Removes the version at `revision`; `None` if it is not here, or the newest (which only goes with the whole key).
-    pub fn remove_older(&mut self, revision: Revision) -> Option<Version> {
+    /// Removes the version before the one at `revision`, which must be here.
+    pub fn remove_before(&mut self, revision: Revision) -> Option<Version> {
+        let position = self.older.partition_point(|version| version.revision < revision);
+        self.remove_older(position.checked_sub(1)?)
+    }
+
+    /// Removes the version at `revision`; `None` if it is the newest, which only goes with the whole key.
+    pub fn remove(&mut self, revision: Revision) -> Option<Version> {
         let position = self.older.binary_search_by(|version| version.revision.cmp(&revision)).ok()?;
+        self.remove_older(position)
+    }
+
+    fn remove_older(&mut self, position: usize) -> Option<Version> {
         let removed = self.older.remove(position);
         if self.older.is_empty() {
             // the memory of a history that was long once goes too

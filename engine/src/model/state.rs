@@ -151,7 +151,7 @@ impl Model {
             && self.compaction_done <= self.compacted
             && self.compacted <= self.revision;
         ensure(ordered, || format!("{:?}", self.position()))?;
-        let hidden = self.revisions.values().find(|version| !self.is_visible(version));
+        let hidden = self.revisions.values().find(|version| !self.survives(version));
         ensure(self.compaction_done < self.compacted || hidden.is_none(), || {
             format!("compaction to {} is done and left {hidden:?}", self.compacted)
         })

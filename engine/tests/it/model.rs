@@ -83,7 +83,7 @@ fn all_at(reader: &StoreReader, revision: i64) -> Result<Vec<Arc<KeyValue>>, Ref
 }
 
 proptest! {
-    #![proptest_config(config(400))]
+    #![proptest_config(config(1000))]
 
     #[test]
     fn every_answer_event_read_and_hash_is_that_of_the_naive_model(
@@ -349,13 +349,15 @@ fn a_hash_taken_in_slices_is_that_of_one_compaction_revision() {
         .collect();
     apply(&mut store, &log);
     std::thread::scope(|scope| {
-        let hasher = scope.spawn(|| (0..8).map(|_| reader.hash_kv(50_000).unwrap()).collect::<Vec<_>>());
+        let hasher = scope.spawn(|| (0..4).map(|_| reader.hash_kv(50_000).unwrap()).collect::<Vec<_>>());
         for revision in (100..50_000).step_by(5_000) {
             apply_one(&mut store, Command::Compact { revision }).unwrap();
             while store.compact_step(1_000) {}
         }
         // the compaction revision alone decides: a second store compacted there, with nothing removed, says the same
-        for hash in hasher.join().unwrap() {
+        let mut hashes = hasher.join().unwrap();
+        hashes.dedup();
+        for hash in hashes {
             let mut other = Store::new();
             apply(&mut other, &log);
             if hash.compact_revision > 0 {
