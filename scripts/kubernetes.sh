@@ -382,6 +382,7 @@ store_killed_amid_writes() {
     poll 20 "the first writes" acknowledged_are 200
     log_lines_before_kill=$(wc -l <"$work/apiserver.log")
     halt store KILL
+    at_least "writes still to come when the store was killed" 1 $((1500 - $(grep -c '^201 ' "$work/acknowledged")))
     poll 20 "/readyz to notice" readyz_names_etcd
     start_store
     poll 20 "the store after kill -9" etcdctl endpoint health --command-timeout=1s
@@ -389,7 +390,7 @@ store_killed_amid_writes() {
     wait "$writer" || true
     at_least "revision after the kill" "$before" "$(revision)"
     sed -n 's/^201 //p' "$work/acknowledged" | sort >"$work/acknowledged.names"
-    at_least "writes that the kill has cut off" 1 "$(grep -vc '^201 ' "$work/acknowledged")"
+    same "writes answered" 1500 "$(wc -l <"$work/acknowledged")"
     crash_names >"$work/crash.names"
     early_is_compacted
     same "acknowledged writes that are lost" "" "$(comm -23 "$work/acknowledged.names" "$work/crash.names" | head -n 5 | tr '\n' ' ')"
@@ -400,7 +401,7 @@ readyz_names_etcd() { ! apiserver_ready && grep -q '^\[-\]etcd' "$work/readyz"; 
 crash_names() { etcdctl get --prefix /registry/configmaps/crash/map- --keys-only | sed -n 's,.*/,,p' | sort; }
 
 plane_recovers() {
-    poll 60 "the controllers to scale again" scaled_after_kill
+    poll 90 "the controllers to scale again" scaled_after_kill
     create_maps_again
     poll 20 "the watch to have gone on" crash_watch_is_whole
     halt crash-watch TERM
@@ -420,14 +421,16 @@ crash_watch_is_whole() {
         "$({ crash_names; echo map-1; } | sort)" ]]
 }
 
+# Killed, not asked to stop: its connections and watches break at once. Informers that meet refusals wait up to 30 seconds before they try
+# again, and the endpoint slices' controller doubles its own waits behind them; hence the long deadlines.
 apiserver_restarted() {
-    halt apiserver TERM
+    halt apiserver KILL
     start_apiserver
     poll 60 "/readyz" apiserver_ready
     same "the deployment is the same" "$web_uid" "$(kubectl get deployment web -o jsonpath='{.metadata.uid}')"
     kubectl scale deployment web --replicas=3 >/dev/null
-    poll 60 "the controllers to scale again" settled default web 3
-    poll 20 "three endpoints" endpoints_are 3
+    poll 90 "the controllers to scale again" settled default web 3
+    poll 90 "three endpoints" endpoints_are 3
 }
 
 # --- Deletion that draws circles --------------------------------------------------------------------------------------------------
@@ -494,7 +497,8 @@ logs_are_quiet() {
     same "panics of the store" "" "$(grep -iE '\bpanic' "$work/store.log" | head -n 5)"
 }
 complaints='^[EF][0-9]{4} .*(etcd|storage|compact|watch chan|rpc error|grpc)|"level":"(warn|error)".*etcd|unknown'
-expected='etcdserver: request is too large'
+# The one is provoked above; the other is what an apiserver says when it starts after having been killed, alone.
+expected='etcdserver: request is too large|no API server IP addresses were listed in storage'
 never='PrevKv=nil|completed without a revision|etcd returned revision|more values remaining|Unimplemented|does not support'
 never+='|not supported by .* endpoint|parse etcd version|code = Unknown|code = DataLoss|^panic|^F[0-9]{4} '
 

@@ -176,7 +176,7 @@ start_store() {
 # documentation: loopback is refused as an endpoint of the service "kubernetes", and nobody dials this one.
 start_apiserver() {
     launch apiserver kube-apiserver --etcd-servers="$store_url" --etcd-compaction-interval=15s --etcd-count-metric-poll-period=10s \
-        --watch-cache-sizes='configmaps#0' --delete-collection-workers=8 --event-ttl=10m --shutdown-watch-termination-grace-period=2s \
+        --watch-cache-sizes='configmaps#0' --delete-collection-workers=8 --event-ttl=10m \
         --bind-address=127.0.0.1 --secure-port="$api_port" --advertise-address=192.0.2.1 \
         --tls-cert-file="$work/api.crt" --tls-private-key-file="$work/api.key" \
         --token-auth-file="$work/tokens.csv" --authorization-mode=RBAC \
