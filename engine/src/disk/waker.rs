@@ -76,7 +76,8 @@ impl Waker {
     /// Says that the owner is awake again.
     pub(crate) fn after_sleep(&self) {
         self.shared.sleeping.store(false, Ordering::SeqCst);
-        self.shared.pending.store(false, Ordering::SeqCst);
+        // a swap, not a store: it makes visible what those who woke did before
+        self.shared.pending.swap(false, Ordering::SeqCst);
     }
 
     /// Empties the eventfd.

@@ -6,5 +6,6 @@ mod model;
 mod naive;
 mod script;
 mod transcripts;
+mod wal_disks;
 mod wal_rig;
 mod wal_basic;
