@@ -373,6 +373,21 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Reads this process's arguments and variables; see [`load`].
+///
+/// # Errors
+/// As [`load`], and for an argument that is not UTF-8. A variable that is not UTF-8 is none of ours and is left out.
+pub fn from_process() -> Result<Start, Failure> {
+    let arguments: Result<Vec<String>, _> =
+        std::env::args_os().skip(1).map(|argument| argument.into_string()).collect();
+    let arguments =
+        arguments.map_err(|argument| unfit(format!("{argument:?} is not a valid flag: it is not UTF-8")))?;
+    let text = |(key, value): (std::ffi::OsString, std::ffi::OsString)| {
+        key.into_string().ok().zip(value.into_string().ok())
+    };
+    load(arguments, std::env::vars_os().filter_map(text))
+}
+
 /// Reads arguments (without the program's name) and variables, and the file that they may name.
 ///
 /// # Errors

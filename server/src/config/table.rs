@@ -23,6 +23,7 @@ const NO_DISCOVERY_EFFECT: &str = "discovery is not supported in this version";
 const NO_AUTH_EFFECT: &str = "authentication is not supported in this version";
 const NO_TRACING: &str = "distributed tracing is not supported in this version";
 const NO_V2: &str = "coffer has no v2 API";
+const NO_SLOW_LOG: &str = "slow requests are not logged in this version";
 const OBSOLETE: &str = "it belongs to an older etcd and has no effect there either";
 
 const fn flag(
@@ -153,7 +154,14 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag("grpc-keepalive-timeout", Duration, "20s", Member, Effective, "Time to wait for a ping's answer."),
     flag("socket-reuse-port", Bool, "false", Member, Effective, "Set SO_REUSEPORT on listeners."),
-    flag("socket-reuse-address", Bool, "false", Member, Effective, "Set SO_REUSEADDR on listeners."),
+    flag(
+        "socket-reuse-address",
+        Bool,
+        "false",
+        Member,
+        Effective,
+        "Set SO_REUSEADDR on listeners (coffer always does).",
+    ),
     flag(
         "enable-grpc-gateway",
         Bool,
@@ -489,7 +497,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Duration,
         "300ms",
         Monitoring,
-        Effective,
+        Warned(NO_SLOW_LOG),
         "Log requests that take longer.",
     ),
     flag(
@@ -497,7 +505,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Duration,
         "100ms",
         Monitoring,
-        Effective,
+        Warned(NO_SLOW_LOG),
         "Log requests whose applying takes longer.",
     ),
     flag("enable-distributed-tracing", Bool, "false", Monitoring, Warned(NO_TRACING), "Send traces."),

@@ -549,6 +549,36 @@ fn version_and_help_are_printed_instead_of_serving() {
     assert!(matches!(load(arguments("--version=false"), Vec::new()), Ok(Start::Run(_))));
 }
 
+#[test]
+fn the_page_on_compatibility_says_what_becomes_of_every_flag() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compat.md"));
+    let sections: Vec<&str> = page.split("\n### ").collect();
+    let section = |title: &str| {
+        let found = sections.iter().find(|section| section.starts_with(title));
+        *found.unwrap_or_else(|| panic!("no section {title:?}"))
+    };
+    for flag in flags::FLAGS {
+        let (title, line) = match flag.effect {
+            flags::Effect::Effective => ("Effective", format!("`--{}`", flag.name)),
+            flags::Effect::Warned(reason) => {
+                ("Read, without effect", format!("| `--{}` | {reason} |\n", flag.name))
+            }
+            flags::Effect::Refused(reason) => {
+                ("Refused unless", format!("| `--{}` | {reason} |\n", flag.name))
+            }
+        };
+        assert!(section(title).contains(&line), "{title}: {line}");
+    }
+    for (name, meaning) in flags::EXPERIMENTAL {
+        let meaning = match meaning {
+            flags::Experimental::Flag(flag) => format!("`--{flag}`"),
+            flags::Experimental::Gate(gate) => format!("feature gate {gate}"),
+        };
+        let line = format!("| `--experimental-{name}` | {meaning} |\n");
+        assert!(section("Older names").contains(&line), "{line}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_argument_variable_or_file_makes_reading_panic(

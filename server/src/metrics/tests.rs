@@ -377,3 +377,14 @@ fn the_kernel_is_asked_about_the_process() {
     assert!(value("process_start_time_seconds") > 1e9);
     assert!(value("go_threads") >= 1.0);
 }
+
+#[test]
+fn the_page_on_compatibility_names_every_constant() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compat.md"));
+    let mut constants = exposition::Page::default();
+    constants::add(&mut constants);
+    let text = constants.text();
+    for name in types(&text).keys().filter(|name| !name.starts_with("promhttp_")) {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}
