@@ -7,7 +7,7 @@
 //! Behind the door stands [`crate::model`], the whole store in memory, under one lock: a write transaction holds it from
 //! [`Store::begin`] to [`WriteTx::publish`], which hands it to waiting readers first, so that a writer that begins again at
 //! once cannot starve them. Where the state stands and its sizes are kept aside, so that asking for them never waits for a
-//! batch. Long work (HashKV, compaction) is done in slices and lets others in between.
+//! batch. Long work (large ranges, HashKV, compaction) is done in slices and lets others in between.
 
 use crate::command::{AlarmMember, Applied, Member, RangeReply, RangeRequest, Stamped, TxnReply, TxnRequest};
 use crate::error::Refusal;
@@ -20,8 +20,11 @@ use std::sync::Arc;
 
 /// Versions hashed before others may have the store: about 10 ms of work.
 const HASH_SLICE_VERSIONS: usize = 20_000;
-/// Compactions that may overtake a HashKV, each of which makes it begin anew; after so many it holds the store.
-const HASH_RESTARTS_MAX: usize = 8;
+/// Keys a range looks at before a waiting writer may have the store: well below a millisecond of work.
+const RANGE_SLICE_KEYS: usize = 4_096;
+/// Compactions that may overtake a HashKV or a range at the newest revision, each of which makes it begin anew; after so many
+/// it is done in one slice.
+const RESTARTS_MAX: usize = 8;
 
 /// The writer's end of the store.
 pub struct Store {
@@ -253,7 +256,7 @@ impl StoreReader {
     /// # Errors
     /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, Refusal> {
-        self.model().range(request)
+        self.range_in_slices(request, true)
     }
 
     /// As [`StoreReader::range`], but `count` covers only what had to be read for the answer: for a reader that pages
@@ -262,7 +265,24 @@ impl StoreReader {
     /// # Errors
     /// As [`StoreReader::range`].
     pub fn range_uncounted(&self, request: &RangeRequest) -> Result<RangeReply, Refusal> {
-        self.model().range_uncounted(request)
+        self.range_in_slices(request, false)
+    }
+
+    fn range_in_slices(&self, request: &RangeRequest, counted: bool) -> Result<RangeReply, Refusal> {
+        for _ in 0..RESTARTS_MAX {
+            let mut model = self.model();
+            let mut scan = model.range_begin(request, model.position().revision, counted)?;
+            while scan.holds(&model) {
+                if !model.range_step(request, &mut scan, RANGE_SLICE_KEYS) {
+                    drop(model);
+                    return Ok(scan.finish(request));
+                }
+                RwLockReadGuard::bump(&mut model);
+            }
+            // compacted meanwhile: a revision that was asked for is refused when it begins anew
+        }
+        let model = self.model();
+        model.range_at(request, model.position().revision, counted)
     }
 
     /// A txn without writes; the header revision is `.0`.
@@ -292,7 +312,7 @@ impl StoreReader {
     /// # Errors
     /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Refusal> {
-        for _ in 0..HASH_RESTARTS_MAX {
+        for _ in 0..RESTARTS_MAX {
             let mut cursor = self.model().hash_begin(revision)?;
             loop {
                 let model = self.model();

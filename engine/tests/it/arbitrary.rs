@@ -22,7 +22,11 @@ pub(crate) struct Source {
     pub(crate) key: BoxedStrategy<Bytes>,
     pub(crate) end: BoxedStrategy<Bytes>,
     pub(crate) value: BoxedStrategy<Bytes>,
+    /// What a key is attached to.
     pub(crate) lease: BoxedStrategy<i64>,
+    /// What is granted, renewed, revoked.
+    pub(crate) lease_id: BoxedStrategy<i64>,
+    pub(crate) compact: BoxedStrategy<i64>,
     pub(crate) revision: BoxedStrategy<i64>,
     pub(crate) limit: BoxedStrategy<i64>,
     pub(crate) ops: usize,
@@ -37,6 +41,8 @@ impl Source {
             end: any_bytes(),
             value: any_bytes(),
             lease: any::<i64>().boxed(),
+            lease_id: any::<i64>().boxed(),
+            compact: any::<i64>().boxed(),
             revision: any::<i64>().boxed(),
             limit: any::<i64>().boxed(),
             ops: 4,
@@ -52,7 +58,9 @@ impl Source {
             key: bytes(&["a", "b", "c", "d", "e"]),
             end: bytes(&["", "", "", "b", "c", "e", "f", "\0"]),
             value: bytes(&["", "1", "2", "3"]),
-            lease: prop_oneof![4 => Just(0), 1 => 1..4i64].boxed(),
+            lease: prop_oneof![4 => Just(0), 2 => 1..3i64].boxed(),
+            lease_id: prop_oneof![1 => Just(0), 12 => 1..3i64].boxed(),
+            compact: (-1..25i64).boxed(),
             revision: prop_oneof![3 => Just(0), 1 => -2..40i64].boxed(),
             limit: (-1..5i64).boxed(),
             ops: 3,
@@ -172,12 +180,12 @@ impl Source {
 
     /// Commands on keys and leases.
     pub(crate) fn data_command(&self) -> BoxedStrategy<Command> {
-        let lease = || self.lease.clone();
+        let lease = || self.lease_id.clone();
         prop_oneof![
             12 => self.put().prop_map(Command::Put),
             4 => self.delete_range().prop_map(Command::DeleteRange),
             8 => self.txn(3).prop_map(Command::Txn),
-            2 => self.revision.clone().prop_map(|revision| Command::Compact { revision }),
+            3 => self.compact.clone().prop_map(|revision| Command::Compact { revision }),
             3 => (lease(), any::<i64>()).prop_map(|(id, ttl)| Command::LeaseGrant { id, ttl }),
             3 => (lease(), 0..5i64).prop_map(|(id, ttl)| Command::LeaseGrant { id, ttl }),
             1 => lease().prop_map(|id| Command::LeaseRevoke { id }),
