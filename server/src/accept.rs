@@ -120,8 +120,8 @@ pub fn bind(config: &Config) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     for (kind, urls) in groups {
         for url in urls {
-            let listener = bind_one(config, kind, url)
-                .map_err(|error| format!("listen {}: {error}", url.text))?;
+            let listener =
+                bind_one(config, kind, url).map_err(|error| format!("listen {}: {error}", url.text))?;
             listeners.push(listener);
         }
     }

@@ -48,8 +48,14 @@ impl Compactor {
             AutoCompaction::Periodic(period) => micros(period),
             AutoCompaction::Revision(_) => 0,
         };
-        let mut compactor =
-            Compactor { mode, next: 0, notes: VecDeque::from([revision]), last_revision: 0, last_success: now, wait };
+        let mut compactor = Compactor {
+            mode,
+            next: 0,
+            notes: VecDeque::from([revision]),
+            last_revision: 0,
+            last_success: now,
+            wait,
+        };
         compactor.next = now.saturating_add(compactor.interval());
         compactor
     }
@@ -164,14 +170,16 @@ mod tests {
     #[test]
     fn a_period_of_hours_is_waited_for_once_and_then_compacted_hourly() {
         let mode = AutoCompaction::Periodic(Duration::from_secs(5 * 3_600));
-        let minutes: Vec<u64> = run_minutes(mode, 8 * 60, |_| false).iter().map(|(minute, _)| *minute).collect();
+        let minutes: Vec<u64> =
+            run_minutes(mode, 8 * 60, |_| false).iter().map(|(minute, _)| *minute).collect();
         assert_eq!(minutes, [300, 360, 420, 480]);
     }
 
     #[test]
     fn a_failed_compaction_is_tried_again_at_the_next_note() {
         let mode = AutoCompaction::Periodic(Duration::from_secs(600));
-        let minutes: Vec<u64> = run_minutes(mode, 25, |minute| minute == 10).iter().map(|(minute, _)| *minute).collect();
+        let minutes: Vec<u64> =
+            run_minutes(mode, 25, |minute| minute == 10).iter().map(|(minute, _)| *minute).collect();
         assert_eq!(minutes, [11, 21]);
     }
 

@@ -50,7 +50,8 @@ fn run(config: Config) -> ExitCode {
     };
     match wait_for_signal() {
         Ok(number) => {
-            let name = if number == SignalKind::interrupt().as_raw_value() { "interrupt" } else { "terminated" };
+            let name =
+                if number == SignalKind::interrupt().as_raw_value() { "interrupt" } else { "terminated" };
             tracing::info!(signal = name, "received signal; shutting down");
             member.stop();
             tracing::info!(signal = name, "stopped");

@@ -171,7 +171,9 @@ fn start_log(
     let own = identity::member_id(&config.peer_urls(), &config.initial_cluster_token);
     let cluster_id = identity::cluster_id(members.iter().map(|member| member.id));
     let boxes: Vec<Arc<Mailbox>> = (0..config.serving_threads.max(1))
-        .map(|number| Arc::new(Mailbox::new(u16::try_from(number).unwrap_or(u16::MAX), config.requests_in_flight_max)))
+        .map(|number| {
+            Arc::new(Mailbox::new(u16::try_from(number).unwrap_or(u16::MAX), config.requests_in_flight_max))
+        })
         .collect();
     let options = Options {
         data_dir: directory.path().to_owned(),

@@ -1,0 +1,168 @@
+//! The real binary: started with nothing but free ports, killed, told to stop.
+
+use crate::support::{Client, put, run};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+const SIGINT: i32 = 2;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+/// A running process and where it serves. Killed when dropped.
+struct Process {
+    child: Child,
+    endpoint: String,
+    lines: mpsc::Receiver<String>,
+}
+
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+    command
+        .current_dir(directory)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command.args(["--listen-client-urls=http://127.0.0.1:0", "--advertise-client-urls=http://127.0.0.1:0"]);
+    command
+}
+
+impl Process {
+    /// Starts it in `directory` and waits until it says that it serves.
+    fn start(directory: &Path, flags: &[&str]) -> Process {
+        let mut child = command(directory).args(flags).spawn().expect("the binary starts");
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let mut process = Process { child, endpoint: String::new(), lines };
+        process.wait_for("ready to serve client requests");
+        let line = process.wait_for("serving client traffic insecurely");
+        let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        process.endpoint = format!("http://{address}");
+        process
+    }
+
+    /// The first line that says this.
+    fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(crate::support::PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("{error}; it said {seen:#?}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        let number = i32::try_from(self.child.id()).unwrap();
+        let pid = rustix::process::Pid::from_raw(number).unwrap();
+        let signal = match signal {
+            SIGINT => rustix::process::Signal::INT,
+            SIGKILL => rustix::process::Signal::KILL,
+            _ => rustix::process::Signal::TERM,
+        };
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Sends a signal and tells which one ended it.
+    fn end(mut self, signal: i32) -> Option<i32> {
+        self.signal(signal);
+        self.child.wait().unwrap().signal()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_starts_without_being_told_anything_and_stops_as_told() {
+    let temporary = tempfile::tempdir().unwrap();
+    for signal in [SIGTERM, SIGINT] {
+        let process = Process::start(temporary.path(), &[]);
+        run(async {
+            let mut client = Client::connect(&process.endpoint).await;
+            client.put("k", "v").await;
+        });
+        assert!(temporary.path().join("default.coffer").is_dir());
+        assert_eq!(process.end(signal), Some(signal), "it dies by the signal, as etcd does");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let temporary = tempfile::tempdir().unwrap();
+    let cycles = if std::env::var_os("COFFER_LONG").is_some() { 100 } else { 5 };
+    let mut acknowledged: Vec<u64> = vec![0; 4];
+    for cycle in 0..cycles {
+        let process = Process::start(temporary.path(), &["--serving-threads=2"]);
+        let endpoint = process.endpoint.clone();
+        run(async {
+            let mut client = Client::connect(&endpoint).await;
+            for (writer, expected) in acknowledged.iter().enumerate() {
+                let found = client.get(&format!("writer{writer}")).await;
+                let found: u64 = found.map_or(0, |value| value.parse().unwrap());
+                assert!(
+                    found >= *expected,
+                    "cycle {cycle}: writer {writer} had {expected} acknowledged, {found} is there"
+                );
+            }
+            let writers: Vec<_> = acknowledged
+                .iter()
+                .enumerate()
+                .map(|(writer, last)| {
+                    let (mut client, mut last) = (client.clone(), *last);
+                    tokio::spawn(async move {
+                        // Until the process is gone.
+                        while client
+                            .kv
+                            .put(put(&format!("writer{writer}"), &(last + 1).to_string()))
+                            .await
+                            .is_ok()
+                        {
+                            last += 1;
+                        }
+                        last
+                    })
+                })
+                .collect();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            assert_eq!(tokio::task::spawn_blocking(|| process.end(SIGKILL)).await.unwrap(), Some(SIGKILL));
+            for (writer, task) in writers.into_iter().enumerate() {
+                acknowledged[writer] = task.await.unwrap();
+            }
+        });
+    }
+    assert!(acknowledged.iter().all(|count| *count > 0), "something was acknowledged: {acknowledged:?}");
+}
+
+#[test]
+fn two_processes_on_one_directory_are_one_too_many() {
+    let temporary = tempfile::tempdir().unwrap();
+    let first = Process::start(temporary.path(), &[]);
+    let second = command(temporary.path()).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("in use by another process"), "{said}");
+    assert_eq!(first.end(SIGTERM), Some(SIGTERM));
+}
+
+#[test]
+fn a_bad_flag_exits_with_2_and_a_bad_configuration_with_1() {
+    let temporary = tempfile::tempdir().unwrap();
+    let exit = |flag: &str| command(temporary.path()).arg(flag).output().unwrap().status.code();
+    assert_eq!(exit("--no-such-flag"), Some(2));
+    assert_eq!(exit("--election-timeout=1"), Some(1));
+}

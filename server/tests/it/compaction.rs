@@ -1,0 +1,92 @@
+//! Giving up history.
+
+use crate::support::{TestMember, range, refusal, run, text};
+use coffer_server::proto::etcdserverpb as pb;
+use tonic::Code;
+
+#[test]
+fn below_the_compaction_nothing_can_be_read_and_at_it_everything() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        for number in 1..=4 {
+            client.put("k", &number.to_string()).await;
+        }
+        client.compact(4).await.unwrap();
+        let at = |revision| pb::RangeRequest { revision, ..range("k", "") };
+        assert_eq!(text(&client.range(at(4)).await.kvs[0].value), "3");
+        let compacted =
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted".to_owned());
+        assert_eq!(refusal(client.kv.range(at(3)).await), compacted);
+        assert_eq!(refusal(client.compact(4).await), compacted);
+        let future =
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision".to_owned());
+        assert_eq!(refusal(client.compact(6).await), future);
+        assert_eq!(refusal(client.kv.range(at(6)).await), future);
+    });
+    member.stop();
+}
+
+#[test]
+fn the_hash_at_a_revision_is_the_same_before_and_after_a_compaction_of_it() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        for number in 0..20 {
+            client.put(&format!("k{}", number % 3), &number.to_string()).await;
+        }
+        client.delete("k1").await;
+        let mut other = client.clone();
+        let mut hash = async |revision| {
+            let request = pb::HashKvRequest { revision };
+            other.maintenance.hash_kv(request).await.unwrap().into_inner()
+        };
+        let now = hash(0).await;
+        assert_eq!((now.hash_revision, now.compact_revision), (22, -1));
+        client.compact(15).await.unwrap();
+        let after = hash(22).await;
+        assert_eq!(after.compact_revision, 15);
+        assert_eq!(hash(22).await.hash, after.hash);
+        let low = client.maintenance.hash_kv(pb::HashKvRequest { revision: 14 }).await;
+        assert_eq!(refusal(low).0, Code::OutOfRange);
+        let high = client.maintenance.hash_kv(pb::HashKvRequest { revision: 23 }).await;
+        assert_eq!(refusal(high).0, Code::OutOfRange);
+    });
+    member.stop();
+}
+
+#[test]
+fn compaction_by_revision_needs_five_minutes_and_is_accepted_as_a_flag() {
+    let mut member =
+        TestMember::start(&["--auto-compaction-mode=revision", "--auto-compaction-retention=10"]);
+    run(async {
+        let mut client = member.client().await;
+        client.put("k", "v").await;
+        assert_eq!(client.get("k").await.as_deref(), Some("v"));
+    });
+    member.stop();
+}
+
+#[test]
+fn automatic_compaction_by_period_gives_up_what_is_older() {
+    let mut member =
+        TestMember::start(&["--auto-compaction-mode=periodic", "--auto-compaction-retention=200ms"]);
+    run(async {
+        let mut client = member.client().await;
+        client.put("k", "1").await;
+        client.put("k", "2").await;
+        let old = pb::RangeRequest { revision: 2, ..range("k", "") };
+        crate::support::soon(async {
+            loop {
+                client.put("other", "keeps the revision moving").await;
+                if client.kv.range(old.clone()).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert_eq!(client.get("k").await.as_deref(), Some("2"));
+    });
+    member.stop();
+}

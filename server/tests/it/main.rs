@@ -1,0 +1,13 @@
+//! coffer as its clients see it: members in this process and the real binary, driven by the client of our own protos.
+
+mod binary;
+mod compaction;
+mod errors;
+mod kv;
+mod lease;
+mod limits;
+mod maintenance;
+mod restart;
+mod support;
+mod txn;
+mod watch;
