@@ -10,13 +10,13 @@ use coffer_engine::wal::WalStats;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 const STATUS_WORDS: usize = 10;
-const CLOCK_WORDS: usize = 2;
+const CLOCK_WORDS: usize = 3;
 /// Buckets of the log's write durations, the one without a bound included.
 const BUCKETS: usize = 15;
 const WAL_WORDS: usize = BUCKETS + 3;
 const WORDS: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
-/// Stands for "the lease clock stands".
-const STANDS: u64 = u64::MAX;
+/// Stands for a time or a limit that is not there.
+const NONE: u64 = u64::MAX;
 
 /// The board.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Board {
 
     /// Writes everything; called by the core thread alone.
     pub(crate) fn write(&self, status: &Status, clock: LeaseClock, wal: &WalStats) {
-        let (clock_ms, since) = clock.parts();
+        let (clock_ms, since, limit) = clock.parts();
         let head = [
             status.term,
             status.leader,
@@ -46,7 +46,8 @@ impl Board {
             status.proposals_pending,
             status.leases_expired,
             clock_ms,
-            since.unwrap_or(STANDS),
+            since.unwrap_or(NONE),
+            limit.unwrap_or(NONE),
             wal.bytes_written,
             wal.writes,
             wal.write_us_sum,
@@ -93,14 +94,12 @@ impl Board {
     /// The lease clock at `now`, in milliseconds.
     pub(crate) fn lease_clock_ms(&self, now: Micros) -> u64 {
         let words = self.read();
-        match words[11] {
-            STANDS => words[10],
-            since => words[10].saturating_add(now.saturating_sub(since) / 1_000),
-        }
+        let there = |word: u64| (word != NONE).then_some(word);
+        LeaseClock::from_parts(words[10], there(words[11]), there(words[12])).now_ms(now)
     }
 
     pub(crate) fn wal_bytes_written(&self) -> u64 {
-        self.read()[12]
+        self.read()[13]
     }
 
     pub(crate) fn wal_sync_seconds(&self) -> HistogramSnapshot {
@@ -117,7 +116,7 @@ impl Board {
         HistogramSnapshot {
             bounds: (0..BUCKETS - 1).map(|nth| 0.001 * f64::from(1u32 << nth)).collect(),
             cumulative,
-            sum: words[14] as f64 / 1e6,
+            sum: words[15] as f64 / 1e6,
             count: buckets.iter().sum(),
         }
     }

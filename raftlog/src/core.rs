@@ -18,7 +18,7 @@
 use crate::applier::{self, SLICE_ENTRIES_MAX};
 use crate::driver::{Driver, DriverOptions, Standing};
 use crate::error::Error;
-use crate::lease_clock::{EXPIRIES_A_PASS_MAX, Expiry, LeaseClock};
+use crate::lease_clock::{EXPIRIES_A_PASS_MAX, Expiry, LAG_MS_MAX, LeaseClock, UnderWay};
 use crate::node::Status;
 use crate::proposal::{Busy, Outcome, Post, ReplyTo, Request};
 use crate::ready::ToPersist;
@@ -109,6 +109,7 @@ pub struct Core {
     usual_us: Micros,
     to_apply: VecDeque<Entry>,
     clock: LeaseClock,
+    leases_under_way: UnderWay,
     expiry: Expiry,
     /// The earliest deadline of all leases, as of the last publish.
     lease_deadline_ms: Option<u64>,
@@ -140,6 +141,7 @@ impl Core {
             usual_us: 0,
             to_apply: VecDeque::new(),
             clock: LeaseClock::standing_at(store.lease_clock_ms()),
+            leases_under_way: UnderWay::default(),
             expiry: Expiry::default(),
             lease_deadline_ms: store.next_lease_deadline_ms(),
             leases_expired: 0,
@@ -338,6 +340,7 @@ impl Core {
         let standing = self.driver.standing();
         if (standing.leads, standing.term) != (self.was.leads, self.was.term) {
             self.clock = LeaseClock::standing_at(self.store.lease_clock_ms());
+            self.leases_under_way.clear();
         }
         if standing.leader != 0 && standing.leader != self.leader_known {
             self.leader_known = standing.leader;
@@ -387,7 +390,7 @@ impl Core {
             // one that finds no room is looked at again in the next pass
             let _ = round.add(Command::LeaseExpire { id }, Asker::Expiry);
         }
-        self.propose(round)
+        self.propose(round, now)
     }
 
     fn add_renewals(&mut self, round: &mut Round) {
@@ -402,8 +405,8 @@ impl Core {
         }
     }
 
-    fn propose(&mut self, round: Round) -> bool {
-        let Round { entries, askers, .. } = round;
+    fn propose(&mut self, round: Round, now: Micros) -> bool {
+        let Round { entries, askers, leases, stamp_ms, .. } = round;
         if entries.is_empty() {
             return false;
         }
@@ -411,6 +414,10 @@ impl Core {
             Some((first, term)) => {
                 for (index, asker) in (first..).zip(askers) {
                     self.slots.put(index, term, asker);
+                }
+                if let Some(last) = leases {
+                    self.leases_under_way.put(first + last as u64, stamp_ms);
+                    self.clock.set_limit(self.leases_under_way.limit_ms(), now);
                 }
                 true
             }
@@ -430,11 +437,12 @@ impl Core {
     /// Leases to be ended now, by a leader that knows all stamps before its own.
     fn expired_leases(&mut self, now: Micros) -> Vec<i64> {
         let clock_ms = self.clock.now_ms(now);
-        let up = self.lease_deadline_ms.is_some_and(|deadline| deadline <= clock_ms);
+        let ended_ms = clock_ms.saturating_sub(LAG_MS_MAX);
+        let up = self.lease_deadline_ms.is_some_and(|deadline| deadline <= ended_ms);
         if !up || !self.may_expire() || !self.expiry.due(now) {
             return Vec::new();
         }
-        self.store.expired_leases(clock_ms, EXPIRIES_A_PASS_MAX)
+        self.store.expired_leases(ended_ms, EXPIRIES_A_PASS_MAX)
     }
 
     fn may_expire(&self) -> bool {
@@ -537,6 +545,8 @@ impl Core {
         // in memory nothing else holds the entries: once the state lies in a page file, what its newest durable root
         // has applied may go from the log here
         self.clock.observe(self.store.lease_clock_ms(), now);
+        self.leases_under_way.applied(slice.published.applied);
+        self.clock.set_limit(self.leases_under_way.limit_ms(), now);
         self.lease_deadline_ms = self.store.next_lease_deadline_ms();
         Ok(())
     }
@@ -551,7 +561,7 @@ impl Core {
         if !self.may_expire() {
             return None; // whatever changes that is an event of its own
         }
-        let deadline = self.clock.when(self.lease_deadline_ms?, now)?;
+        let deadline = self.clock.when(self.lease_deadline_ms?.saturating_add(LAG_MS_MAX), now)?;
         Some(self.expiry.wake_at(deadline))
     }
 
@@ -607,6 +617,8 @@ struct Round {
     askers: Vec<Asker>,
     renewed_ids: Vec<i64>,
     renewers: Vec<ReplyTo>,
+    /// The last of the entries that grants or renews.
+    leases: Option<usize>,
 }
 
 impl Round {
@@ -620,6 +632,7 @@ impl Round {
             return Err(Busy::NoSpace);
         }
         // txns deeper than the encoding allows and entries larger than the log takes do not pass a server's own door
+        let leases = matches!(command, Command::LeaseGrant { .. } | Command::LeaseRenew { .. });
         let data =
             Stamped { clock_ms: self.stamp_ms, command }.encode().map_err(|_| Busy::TooManyRequests)?;
         let bytes = data.len() as u64 + ENTRY_OVERHEAD_BYTES;
@@ -627,6 +640,9 @@ impl Round {
             return Err(Busy::TooManyRequests);
         }
         self.room -= bytes;
+        if leases {
+            self.leases = Some(self.entries.len());
+        }
         self.entries.push(Entry { data: data.into(), ..Entry::default() });
         self.askers.push(asker);
         Ok(())

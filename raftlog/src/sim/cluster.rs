@@ -226,11 +226,11 @@ impl Cluster {
         RecoveryOptions { wal, cluster_id: CLUSTER_ID, member_id: seat.id, bootstrap, keep_bytes: 16 << 20 }
     }
 
-    /// Starts a member that does not run. Opening its log takes simulated time on its own disk.
+    /// Starts a member that does not run. Opening its log takes simulated time on its own disk; gives when it is ready.
     ///
     /// # Errors
     /// Why it does not start.
-    pub fn start(&mut self, id: u64) -> Result<(), Error> {
+    pub fn start(&mut self, id: u64) -> Result<Micros, Error> {
         let now = self.now;
         let recovery = self.recovery_options(self.seat(id));
         let core_options = CoreOptions {
@@ -254,7 +254,7 @@ impl Cluster {
         seat.wake_at = Some(ready_at);
         self.checker.started(id, &core, now);
         self.seat_mut(id).core = Some(core);
-        Ok(())
+        Ok(ready_at)
     }
 
     /// Takes a running member down; what its disk had not synced may be lost.
@@ -413,7 +413,8 @@ impl Cluster {
         }
         // as the shell does with what is left in its queue
         let left = std::mem::take(&mut self.seats[at].requests);
-        let answers = left.iter().map(|request| (request.reply_to(), Outcome::Failed(Busy::Stopped))).collect();
+        let answers =
+            left.iter().map(|request| (request.reply_to(), Outcome::Failed(Busy::Stopped))).collect();
         self.take_post(id, Post { answers, events: None })?;
         self.checker.stopped(id);
         self.faults.push((id, error));

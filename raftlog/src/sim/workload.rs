@@ -34,7 +34,7 @@ pub struct WorkloadOptions {
     pub clients: usize,
     /// Between two requests of all clients.
     pub request_every_us: (Micros, Micros),
-    /// Between two crashes.
+    /// Between two crashes; with one member, from its being ready to its next crash.
     pub crash_every_us: (Micros, Micros),
     /// How long a crashed member is down.
     pub down_us: (Micros, Micros),
@@ -63,9 +63,10 @@ impl WorkloadOptions {
     /// One member that crashes all the time.
     pub fn one_member(seed: u64) -> WorkloadOptions {
         WorkloadOptions {
-            cluster: ClusterOptions::new(seed, 1),
-            acknowledged: 500,
-            crashes: 300,
+            // each start adds a segment, and each start reads them all
+            cluster: ClusterOptions { segment_bytes: (32 << 10, 32 << 10), ..ClusterOptions::new(seed, 1) },
+            acknowledged: 100,
+            crashes: 60,
             clients: 8,
             request_every_us: (20, 1_000),
             crash_every_us: (500, 12_000),
@@ -212,7 +213,11 @@ impl Run {
         }
         while let Some(first) = self.restarts.first_entry().filter(|first| first.key().0 <= at) {
             let ((_, id), ()) = first.remove_entry();
-            self.cluster.start(id).map_err(text)?;
+            let ready = self.cluster.start(id).map_err(text)?;
+            if self.options.cluster.members == 1 {
+                // the next crash is to find it at work
+                self.next_crash = ready + self.between(self.options.crash_every_us);
+            }
         }
         while let Some(first) = self.joins.first_entry().filter(|first| first.key().0 <= at) {
             let ((_, a, b), ()) = first.remove_entry();
@@ -292,7 +297,7 @@ impl Run {
     fn settle(&mut self) -> Result<(), String> {
         self.cluster.network().heal();
         while let Some(((_, id), ())) = self.restarts.pop_first() {
-            self.cluster.start(id).map_err(text)?;
+            let _ready = self.cluster.start(id).map_err(text)?;
         }
         let until = self.cluster.now() + SETTLE_US_MAX;
         while !self.settled() {

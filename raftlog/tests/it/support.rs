@@ -67,12 +67,18 @@ impl Solo {
 
     /// Hands in a request and waits for its answer.
     pub(crate) fn ask(&mut self, request: impl FnOnce(ReplyTo) -> Request) -> Outcome {
+        self.ask_when(request).0
+    }
+
+    /// The same, with the moment at which the answer came.
+    pub(crate) fn ask_when(&mut self, request: impl FnOnce(ReplyTo) -> Request) -> (Outcome, u64) {
         let number = self.submit(request);
-        for _ in 0..1_000 {
+        for _ in 0..20_000 {
             self.run(1_000);
             let mut answers = self.cluster.take_answers();
             if let Some(at) = answers.iter().position(|answer| answer.to.slot == number) {
-                return answers.swap_remove(at).outcome;
+                let answer = answers.swap_remove(at);
+                return (answer.outcome, answer.at);
             }
         }
         panic!("request {number} was not answered");
