@@ -30,3 +30,5 @@ pub mod rpc;
 pub mod serving;
 pub mod watch_hub;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;

@@ -6,6 +6,7 @@
     unreachable_pub,
     unused_qualifications,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     reason = "generated code; the field tables in proto/ are its documentation"
 )]
 

@@ -34,7 +34,7 @@ fn requests_that_are_wrong_get_etcds_code_and_words() {
             refusal(c.txn(txn(vec![put_op("k"), put_op("k")])).await),
             refusal(c.txn(txn(vec![pb::RequestOp { request: None }])).await),
             refusal(c.kv.range(pb::RangeRequest { sort_order: 7, ..range("k", "") }).await),
-            refusal(c.kv.range_stream(pb::RangeRequest { sort_order: 1, ..range("k", "") }).await),
+            refusal(c.kv.range_stream(pb::RangeRequest { sort_order: 2, ..range("k", "") }).await),
             refusal(c.kv.range_stream(pb::RangeRequest { min_mod_revision: 1, ..range("k", "") }).await),
             refusal(c.lease.lease_grant(pb::LeaseGrantRequest { id: 1, ttl: 60 }).await),
             refusal(c.lease.lease_grant(pb::LeaseGrantRequest { id: 2, ttl: 9_000_000_001 }).await),

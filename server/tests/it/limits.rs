@@ -34,7 +34,7 @@ fn past_the_quota_writes_are_refused_until_room_is_made_and_the_alarm_cleared() 
         assert_eq!(up.len(), 1);
         assert_eq!(up[0].alarm, i32::from(pb::AlarmType::Nospace));
         let status = client.maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
-        assert_eq!(status.errors, [format!("memberID:{} alarm:NOSPACE ", up[0].member_id)]);
+        assert_eq!(status.errors, [format!("memberID:{} alarm:NOSPACE", up[0].member_id)]);
         assert_eq!(status.db_size_quota, 131_072);
         // What costs nothing goes through, and what makes room.
         let told = refusal(client.kv.put(put("tiny", "v")).await);
