@@ -9,11 +9,13 @@ use crate::store::HashKv;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HashCursor {
     result: HashKv,
+    /// The revision hashed; the result shows a negative one as it was asked, as etcd does.
+    at: i64,
     next: Revision,
 }
 
 impl Model {
-    /// Begins the hash of what is visible at `revision` (0: the current one).
+    /// Begins the hash of what is visible at `revision` (0 and below: the current one).
     pub(crate) fn hash_begin(&self, revision: i64) -> Result<HashCursor, Refusal> {
         if revision > 0 && revision < self.compacted {
             return Err(Refusal::Compacted);
@@ -27,7 +29,8 @@ impl Model {
             hash_revision: if revision == 0 { self.revision } else { revision },
             current_revision: self.revision,
         };
-        Ok(HashCursor { result, next: Revision { main: i64::MIN, sub: 0 } })
+        let at = if revision > 0 { revision } else { self.revision };
+        Ok(HashCursor { result, at, next: Revision { main: i64::MIN, sub: 0 } })
     }
 
     /// Goes over up to `budget` records. `Ok` with the result at the end; `Err` with where to go on.
@@ -37,7 +40,7 @@ impl Model {
         let mut bytes = Vec::new();
         let mut records = self.revisions.range(cursor.next..);
         for _ in 0..budget {
-            let next = records.next().filter(|(revision, _)| revision.main <= cursor.result.hash_revision);
+            let next = records.next().filter(|(revision, _)| revision.main <= cursor.at);
             let Some((revision, version)) = next else {
                 return Ok(cursor.result);
             };

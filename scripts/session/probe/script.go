@@ -31,6 +31,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"regexp"
 	"strconv"
@@ -385,7 +386,12 @@ func (p *player) bare(text string) error {
 		fmt.Fprintln(p.out, "  !", err)
 		return nil
 	}
-	fmt.Fprintf(p.out, "  http %s grpc-status %s %q\n", answer[":status"], answer["grpc-status"], answer["grpc-message"])
+	// which bytes of a message are percent-encoded is each server's choice
+	told, err := url.PathUnescape(answer["grpc-message"])
+	if err != nil {
+		told = answer["grpc-message"]
+	}
+	fmt.Fprintf(p.out, "  http %s grpc-status %s %q\n", answer[":status"], answer["grpc-status"], told)
 	return nil
 }
 

@@ -5,6 +5,7 @@
 
 use super::status::Error;
 use crate::proto::etcdserverpb as pb;
+use crate::proto::etcdserverpb::range_request::SortOrder as Order;
 use crate::proto::etcdserverpb::request_op::Request as Op;
 use bytes::Bytes;
 use coffer_engine::command::encoding::TXN_LEVELS_MAX;
@@ -23,7 +24,11 @@ pub(crate) fn range(request: &pb::RangeRequest) -> Result<(), Error> {
 /// Checks what a range in parts can do beyond that.
 pub(crate) fn range_stream(request: &pb::RangeRequest) -> Result<(), Error> {
     range(request)?;
-    if request.sort_order != 0 || request.sort_target != 0 {
+    let order = request.sort_order();
+    let by_key = request.sort_target() == pb::range_request::SortTarget::Key;
+    // etcd looks at the order alone: without one, any target passes
+    let ordered = order == Order::None || (order == Order::Ascend && by_key);
+    if !ordered {
         return Err(Error::RangeStreamSort);
     }
     let filters = [

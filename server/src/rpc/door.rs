@@ -30,8 +30,9 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
-use tonic::{Code, Status};
 use tower::{Service, ServiceExt as _};
 
 /// The door of one serving thread; one clone serves one connection.
@@ -62,7 +63,9 @@ impl Door {
         let max = serving.shared.config.grpc_receive_bytes_max();
         macro_rules! service {
             ($server:ident, $service:ident) => {
-                $server::new($service { serving: Arc::clone(&serving) }).max_decoding_message_size(max)
+                $server::new($service { serving: Arc::clone(&serving) })
+                    .max_decoding_message_size(max)
+                    .accept_compressed(CompressionEncoding::Gzip)
             };
         }
         Door {
@@ -72,7 +75,9 @@ impl Door {
                 cluster: service!(ClusterServer, ClusterService),
                 maintenance: service!(MaintenanceServer, MaintenanceService),
                 auth: service!(AuthServer, AuthService),
-                health: HealthServer::new(HealthService).max_decoding_message_size(max),
+                health: HealthServer::new(HealthService)
+                    .max_decoding_message_size(max)
+                    .accept_compressed(CompressionEncoding::Gzip),
                 serving,
                 http,
                 message_bytes_max: max,
@@ -185,7 +190,9 @@ impl Inner {
     async fn watch(&self, request: Request<Incoming>) -> Answer {
         let require_leader = requires_leader(request.headers());
         let service = WatchService { serving: Arc::clone(&self.serving), require_leader };
-        let mut grpc = Grpc::new(WatchCodec).max_decoding_message_size(self.message_bytes_max);
+        let mut grpc = Grpc::new(WatchCodec)
+            .max_decoding_message_size(self.message_bytes_max)
+            .accept_compressed(CompressionEncoding::Gzip);
         grpc.streaming(service, request).await
     }
 }
@@ -202,17 +209,14 @@ fn requires_leader(headers: &HeaderMap) -> bool {
 
 /// Puts what tonic says of a message that is too large into Go's words.
 fn translated(answer: Answer) -> Answer {
-    let is_range = answer.headers().get("grpc-status").is_some_and(|value| value == HeaderValue::from(11));
-    if !is_range {
+    let told = answer.headers().get("grpc-status");
+    let may_be = told.is_some_and(|code| *code == HeaderValue::from(11) || *code == HeaderValue::from(8));
+    if !may_be {
         return answer;
     }
-    match Status::from_header_map(answer.headers()) {
-        Some(status) if status.code() == Code::OutOfRange => {
-            let message = status.message().to_owned();
-            let status = in_gos_words(status);
-            if status.message() == message { answer } else { status.into_http() }
-        }
-        _ => answer,
+    match Status::from_header_map(answer.headers()).and_then(|status| in_gos_words(&status)) {
+        Some(status) => status.into_http(),
+        None => answer,
     }
 }
 

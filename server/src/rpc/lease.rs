@@ -119,7 +119,7 @@ impl Lease for LeaseService {
                 let metrics = &serving.shared.metrics;
                 let request = request.map_err(|status| {
                     metrics.add(Count::KeepAliveReceiveFailures, 1);
-                    in_gos_words(status)
+                    in_gos_words(&status).unwrap_or(status)
                 })?;
                 metrics.rpc(Method::LeaseKeepAlive).received();
                 Ok(keep_alive(&serving, request.id).await?)

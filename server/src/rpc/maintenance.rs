@@ -1,4 +1,4 @@
-//! Maintenance: alarms, status, hashes. Hash, Snapshot and Downgrade are not there yet and say so.
+//! Maintenance: alarms, status, hashes. Snapshot and Downgrade are not there yet and say so.
 
 use super::header::{header, header_now};
 use super::status::{Error, not_yet};
@@ -10,6 +10,7 @@ use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::serving::{Serving, Shared};
 use coffer_engine::command::{AlarmAction, AlarmKind, AlarmMember};
+use coffer_engine::store::HashKv;
 use futures_util::stream::BoxStream;
 use prost::Message as _;
 use std::sync::Arc;
@@ -27,18 +28,33 @@ fn errors(shared: &Shared, leader: u64) -> Vec<String> {
     no_leader.into_iter().chain(shared.reader().alarms().iter().map(alarm_text)).collect()
 }
 
-/// An alarm as Go prints its message, the space at the end included.
+/// An alarm as Go prints its message.
 fn alarm_text(alarm: &AlarmMember) -> String {
     let kind = match alarm.alarm {
-        AlarmKind::None => return format!("memberID:{} ", alarm.member_id),
+        AlarmKind::None => return format!("memberID:{}", alarm.member_id),
         AlarmKind::NoSpace => "NOSPACE",
         AlarmKind::Corrupt => "CORRUPT",
     };
-    format!("memberID:{} alarm:{kind} ", alarm.member_id)
+    format!("memberID:{} alarm:{kind}", alarm.member_id)
 }
 
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+impl MaintenanceService {
+    /// The work grows with the store: on a thread of its own, so that this one goes on serving.
+    async fn hash_at(&self, revision: i64) -> Result<HashKv, Status> {
+        let shared = &self.serving.shared;
+        let reader = shared.reader().clone();
+        let began = Instant::now();
+        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
+            .await
+            .map_err(|_| Status::internal("coffer: hashing was cut short"))?
+            .map_err(Error::from)?;
+        shared.metrics.observe(Histogram::HashKvSeconds, began.elapsed().as_secs_f64());
+        Ok(hash)
+    }
 }
 
 #[tonic::async_trait]
@@ -88,26 +104,20 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
+    /// etcd's is of its whole file; this one is of all that is visible, as HashKV at the current revision.
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        Err(not_yet("Hash"))
+        let hash = self.hash_at(0).await?;
+        let header = header(&self.serving.shared, hash.current_revision);
+        Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
     }
 
     async fn hash_kv(
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let shared = &self.serving.shared;
-        let reader = shared.reader().clone();
-        let revision = request.into_inner().revision;
-        let began = Instant::now();
-        // The work grows with the store: on a thread of its own, so that this one goes on serving.
-        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
-            .await
-            .map_err(|_| Status::internal("coffer: hashing was cut short"))?
-            .map_err(Error::from)?;
-        shared.metrics.observe(Histogram::HashKvSeconds, began.elapsed().as_secs_f64());
+        let hash = self.hash_at(request.into_inner().revision).await?;
         Ok(Response::new(pb::HashKvResponse {
-            header: header(shared, hash.current_revision),
+            header: header(&self.serving.shared, hash.current_revision),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,
@@ -157,6 +167,6 @@ mod tests {
     #[test]
     fn an_alarm_is_printed_as_go_prints_it() {
         let alarm = AlarmMember { member_id: 17, alarm: AlarmKind::NoSpace };
-        assert_eq!(alarm_text(&alarm), "memberID:17 alarm:NOSPACE ");
+        assert_eq!(alarm_text(&alarm), "memberID:17 alarm:NOSPACE");
     }
 }

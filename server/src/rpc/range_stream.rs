@@ -3,13 +3,16 @@
 //! The first part has a few keys, so that the client sees something soon; later ones double or halve to stay near the
 //! size of the largest request, as etcd 3.7's do. Parts are read when the client can take them: one part is all the
 //! memory a stream holds. Header, `more` and `count` stand in the last part alone.
+//!
+//! A range sorted by anything but the key (without an order, all that passes the checks) comes whole in one part: its
+//! order is only known when all of it is read.
 
 use super::header::header;
 use super::status::Error;
 use super::wire;
 use crate::proto::etcdserverpb as pb;
 use crate::serving::Shared;
-use coffer_engine::command::{RangeReply, RangeRequest};
+use coffer_engine::command::{RangeReply, RangeRequest, SortTarget};
 use futures_util::Stream;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +49,8 @@ impl RangeStream {
     fn next_part(&mut self) -> Result<pb::RangeStreamResponse, Error> {
         let reader = self.shared.reader();
         let limit = self.parts.left.map_or(self.parts.keys, |left| left.min(self.parts.keys));
-        if !self.request.count_only {
+        let in_parts = !self.request.count_only && self.request.sort_target == SortTarget::Key;
+        if in_parts {
             self.request.limit = limit;
         }
         let reply = match self.parts.first {
@@ -58,6 +62,7 @@ impl RangeStream {
             self.request.revision = current;
         }
         self.advance(&reply);
+        self.over |= !in_parts;
         let mut response = wire::range_reply(&reply, None);
         (response.more, response.count) = (false, 0);
         if self.over {
@@ -74,7 +79,7 @@ impl RangeStream {
         if let Some(left) = &mut self.parts.left {
             *left -= sent;
         }
-        self.over = self.request.count_only || !reply.more || self.parts.left.is_some_and(|left| left <= 0);
+        self.over = !reply.more || self.parts.left.is_some_and(|left| left <= 0);
         let Some(last) = reply.kvs.last() else {
             self.over = true;
             return;

@@ -162,19 +162,19 @@ pub(crate) fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("coffer: {what} is not implemented yet"))
 }
 
-/// tonic's words for a message above the receive bound, in those of Go's gRPC, which clients know.
-pub(crate) fn in_gos_words(status: Status) -> Status {
-    let numbers = status
-        .message()
+/// tonic's words for a message above the receive bound, in those of Go's gRPC, which clients know; `None` for any other.
+pub(crate) fn in_gos_words(status: &Status) -> Option<Status> {
+    let message = status.message();
+    let plain = message
         .strip_prefix("Error, decoded message length too large: found ")
         .and_then(|rest| rest.strip_suffix(" bytes"))
-        .and_then(|rest| rest.split_once(" bytes, the limit is: "));
-    match numbers {
-        Some((found, limit)) => Status::resource_exhausted(format!(
-            "grpc: received message larger than max ({found} vs. {limit})"
-        )),
-        None => status,
-    }
+        .and_then(|rest| rest.split_once(" bytes, the limit is: "))
+        .map(|(found, limit)| format!("grpc: received message larger than max ({found} vs. {limit})"));
+    let compressed = message
+        .strip_prefix("Error decompressing: size limit, of ")
+        .and_then(|rest| rest.strip_suffix(" bytes, exceeded while decompressing message"))
+        .map(|limit| format!("grpc: received message after decompression larger than max {limit}"));
+    plain.or(compressed).map(Status::resource_exhausted)
 }
 
 #[cfg(test)]
@@ -200,9 +200,14 @@ mod tests {
         let tonics = Status::out_of_range(
             "Error, decoded message length too large: found 3000000 bytes, the limit is: 2097152 bytes",
         );
-        let status = in_gos_words(tonics);
+        let status = in_gos_words(&tonics).expect("tonic's words are known");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.message(), "grpc: received message larger than max (3000000 vs. 2097152)");
-        assert_eq!(in_gos_words(Error::Compacted.status()).code(), Code::OutOfRange);
+        let tonics = Status::resource_exhausted(
+            "Error decompressing: size limit, of 2097152 bytes, exceeded while decompressing message",
+        );
+        let status = in_gos_words(&tonics).expect("tonic's words are known");
+        assert_eq!(status.message(), "grpc: received message after decompression larger than max 2097152");
+        assert!(in_gos_words(&Error::Compacted.status()).is_none());
     }
 }

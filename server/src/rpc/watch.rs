@@ -117,7 +117,7 @@ impl WatchStream {
                 Poll::Ready(Some(Ok(request))) => self.handle(request),
                 Poll::Ready(Some(Err(status))) => {
                     self.serving.shared.metrics.add(Count::WatchReceiveFailures, 1);
-                    return Err(in_gos_words(status));
+                    return Err(in_gos_words(&status).unwrap_or(status));
                 }
             }
         }

@@ -80,7 +80,7 @@ fn txn_at(request: pb::TxnRequest, level: usize) -> Result<TxnRequest, Error> {
         return Err(Error::TxnTooDeep);
     }
     Ok(TxnRequest {
-        compares: request.compare.into_iter().map(compare).collect(),
+        compares: request.compare.into_iter().filter_map(compare).collect(),
         success: txn_ops(request.success, level)?,
         failure: txn_ops(request.failure, level)?,
     })
@@ -101,28 +101,41 @@ fn txn_op(op: pb::RequestOp, level: usize) -> Result<TxnOp, Error> {
 }
 
 /// A comparison. The target decides; a value of another target's field counts as not given (0 or empty), as with etcd.
-/// A number that names no result or target counts as 0.
-fn compare(compare: pb::Compare) -> Compare {
-    use pb::compare::{CompareTarget as Target, TargetUnion as Union};
-    let result = match compare.result() {
-        pb::compare::CompareResult::Equal => CompareResult::Equal,
-        pb::compare::CompareResult::Greater => CompareResult::Greater,
-        pb::compare::CompareResult::Less => CompareResult::Less,
-        pb::compare::CompareResult::NotEqual => CompareResult::NotEqual,
+///
+/// Numbers that name no result or target are taken as etcd takes them: an unknown result always holds (`None`; of a
+/// value it holds where there is a key), an unknown target compares equal.
+fn compare(compare: pb::Compare) -> Option<Compare> {
+    use pb::compare::{CompareResult as Result, CompareTarget as Target, TargetUnion as Union};
+    let given_result = Result::try_from(compare.result).ok();
+    let target = match (Target::try_from(compare.target).ok(), compare.target_union) {
+        (Some(Target::Version), Some(Union::Version(version))) => CompareTarget::Version(version),
+        (Some(Target::Version), _) => CompareTarget::Version(0),
+        (Some(Target::Create), Some(Union::CreateRevision(revision))) => {
+            CompareTarget::CreateRevision(revision)
+        }
+        (Some(Target::Create), _) => CompareTarget::CreateRevision(0),
+        (Some(Target::Mod), Some(Union::ModRevision(revision))) => CompareTarget::ModRevision(revision),
+        (Some(Target::Mod), _) => CompareTarget::ModRevision(0),
+        (Some(Target::Value), Some(Union::Value(value))) => CompareTarget::Value(value),
+        (Some(Target::Value), _) => CompareTarget::Value(Bytes::new()),
+        (Some(Target::Lease), Some(Union::Lease(lease))) => CompareTarget::Lease(lease),
+        (Some(Target::Lease), _) => CompareTarget::Lease(0),
+        (None, _) if matches!(given_result, None | Some(Result::Equal)) => return None,
+        (None, _) => CompareTarget::Version(0),
     };
-    let target = match (compare.target(), compare.target_union) {
-        (Target::Version, Some(Union::Version(version))) => CompareTarget::Version(version),
-        (Target::Version, _) => CompareTarget::Version(0),
-        (Target::Create, Some(Union::CreateRevision(revision))) => CompareTarget::CreateRevision(revision),
-        (Target::Create, _) => CompareTarget::CreateRevision(0),
-        (Target::Mod, Some(Union::ModRevision(revision))) => CompareTarget::ModRevision(revision),
-        (Target::Mod, _) => CompareTarget::ModRevision(0),
-        (Target::Value, Some(Union::Value(value))) => CompareTarget::Value(value),
-        (Target::Value, _) => CompareTarget::Value(Bytes::new()),
-        (Target::Lease, Some(Union::Lease(lease))) => CompareTarget::Lease(lease),
-        (Target::Lease, _) => CompareTarget::Lease(0),
+    let unknown_target = Target::try_from(compare.target).is_err();
+    let (result, target) = match (given_result, target) {
+        // no version is below 0: such a comparison never holds
+        (Some(_), _) if unknown_target => (CompareResult::Less, CompareTarget::Version(0)),
+        (Some(Result::Equal), target) => (CompareResult::Equal, target),
+        (Some(Result::Greater), target) => (CompareResult::Greater, target),
+        (Some(Result::Less), target) => (CompareResult::Less, target),
+        (Some(Result::NotEqual), target) => (CompareResult::NotEqual, target),
+        (None, CompareTarget::Value(_)) => (CompareResult::Greater, CompareTarget::Version(0)),
+        (None, _) => return None,
     };
-    Compare { range: KeyRange { key: compare.key, range_end: compare.range_end }, result, target }
+    let range = KeyRange { key: compare.key, range_end: compare.range_end };
+    Some(Compare { range, result, target })
 }
 
 /// A request about alarms; `None` where there is nothing to do (etcd answers an activation of no alarm with nothing).
@@ -259,6 +272,7 @@ mod tests {
             target_union: Some(pb::compare::TargetUnion::Version(9)),
             ..pb::Compare::default()
         };
-        assert_eq!(compare(wrong).target, CompareTarget::ModRevision(0));
+        let target = compare(wrong).map(|compare| compare.target);
+        assert_eq!(target, Some(CompareTarget::ModRevision(0)));
     }
 }

@@ -435,6 +435,9 @@ impl Hub {
         current: Option<i64>,
     ) -> Option<i64> {
         let mut events = events.peekable();
+        // whoever takes fragments takes a longer response: it is cut where etcd would cut it
+        let fragments = self.watchers.get(key).is_some_and(|watcher| watcher.fragment);
+        let response_bytes = if fragments { 2 * self.limits.fragment_bytes } else { RESPONSE_BYTES_SOFT };
         let mut told = false;
         let mut rest = None;
         while let Some((first, _)) = events.peek() {
@@ -447,7 +450,7 @@ impl Hub {
             let mut last = *first;
             let mut bytes = 0;
             while let Some((revision, event)) =
-                events.next_if(|(revision, _)| *revision == last || bytes < RESPONSE_BYTES_SOFT)
+                events.next_if(|(revision, _)| *revision == last || bytes < response_bytes)
             {
                 last = revision;
                 bytes += event.len();
