@@ -23,14 +23,14 @@ use crate::node::Status;
 use crate::proposal::{Busy, Outcome, Post, ReplyTo, Request};
 use crate::ready::ToPersist;
 use crate::recovery::Recovered;
+use crate::round::{Door, Proposals, Round};
 use crate::slots::{Answers, Asker, Slots};
-use crate::storage::{BadAppend, ENTRY_OVERHEAD_BYTES, entry_bytes, to_log_entry};
+use crate::storage::{BadAppend, entry_bytes, to_log_entry};
 use crate::transport::{self, Envelope, Refused};
 use bytes::Bytes;
 use coffer_engine::Micros;
-use coffer_engine::command::{Command, Reply, Stamped};
+use coffer_engine::command::{Command, Reply};
 use coffer_engine::disk::{Completion, Disk};
-use coffer_engine::quota;
 use coffer_engine::store::{Store, StoreReader};
 use coffer_engine::wal::{HardState, NewBatch, Space, Wal};
 use raft::eraftpb::Entry;
@@ -357,13 +357,12 @@ impl Core {
             return false;
         }
         let standing = self.driver.standing();
-        let mut round = Round {
+        let mut round = Round::new(Door {
             stamp_ms: self.clock.now_ms(now),
             reserve: self.wal.space() == Space::Reserve,
             room: LOG_BYTES_MAX.saturating_sub(self.driver.unapplied_bytes()),
             entry_bytes_max: self.wal.entry_bytes_max(),
-            ..Round::default()
-        };
+        });
         let requests = std::mem::take(&mut self.requests);
         for request in requests {
             match request {
@@ -379,7 +378,7 @@ impl Core {
                 }
                 Request::Renew { id, reply_to } => {
                     round.renew(id, reply_to);
-                    if round.renewed_ids.len() == RENEWALS_AN_ENTRY_MAX {
+                    if round.renewals() == RENEWALS_AN_ENTRY_MAX {
                         self.add_renewals(&mut round);
                     }
                 }
@@ -394,19 +393,13 @@ impl Core {
     }
 
     fn add_renewals(&mut self, round: &mut Round) {
-        if round.renewed_ids.is_empty() {
-            return;
-        }
-        let ids = std::mem::take(&mut round.renewed_ids);
-        let askers = std::mem::take(&mut round.renewers);
-        let everyone = askers.clone();
-        if let Err(why) = round.add(Command::LeaseRenew { ids }, Asker::Renewals(askers)) {
-            everyone.into_iter().for_each(|to| self.turn_away(to, why));
+        if let Err((askers, why)) = round.add_renewals() {
+            askers.into_iter().for_each(|to| self.turn_away(to, why));
         }
     }
 
     fn propose(&mut self, round: Round, now: Micros) -> bool {
-        let Round { entries, askers, leases, stamp_ms, .. } = round;
+        let Proposals { entries, askers, leases, stamp_ms } = round.finish();
         if entries.is_empty() {
             return false;
         }
@@ -603,49 +596,6 @@ impl Core {
     pub fn step_close(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<bool, Error> {
         self.wal.step(disk, now)?;
         Ok(self.wal.closed())
-    }
-}
-
-/// The proposals of one round.
-#[derive(Default)]
-struct Round {
-    stamp_ms: u64,
-    reserve: bool,
-    room: u64,
-    entry_bytes_max: u64,
-    entries: Vec<Entry>,
-    askers: Vec<Asker>,
-    renewed_ids: Vec<i64>,
-    renewers: Vec<ReplyTo>,
-    /// The last of the entries that grants or renews.
-    leases: Option<usize>,
-}
-
-impl Round {
-    fn renew(&mut self, id: i64, reply_to: ReplyTo) {
-        self.renewed_ids.push(id);
-        self.renewers.push(reply_to);
-    }
-
-    fn add(&mut self, command: Command, asker: Asker) -> Result<(), Busy> {
-        if self.reserve && quota::cost(&command) > 0 {
-            return Err(Busy::NoSpace);
-        }
-        // txns deeper than the encoding allows and entries larger than the log takes do not pass a server's own door
-        let leases = matches!(command, Command::LeaseGrant { .. } | Command::LeaseRenew { .. });
-        let data =
-            Stamped { clock_ms: self.stamp_ms, command }.encode().map_err(|_| Busy::TooManyRequests)?;
-        let bytes = data.len() as u64 + ENTRY_OVERHEAD_BYTES;
-        if bytes > self.room || data.len() as u64 > self.entry_bytes_max {
-            return Err(Busy::TooManyRequests);
-        }
-        self.room -= bytes;
-        if leases {
-            self.leases = Some(self.entries.len());
-        }
-        self.entries.push(Entry { data: data.into(), ..Entry::default() });
-        self.askers.push(asker);
-        Ok(())
     }
 }
 

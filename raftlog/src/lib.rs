@@ -8,6 +8,7 @@
 //! | [`proposal`] | what serving threads hand in, and how answers come back |
 //! | `shell` | the core thread: the only place with a thread, a clock and chance |
 //! | [`core`] | driver, log, applier, lease clock and slots as one stepped state machine |
+//! | `round` | all that waited, stamped and encoded, to be proposed in one step |
 //! | [`driver`] | owns raft-rs's `RawNode`: tick, step, propose |
 //! | [`ready`] | one `Ready` in the order it demands: hold, persist, send, hand on, advance |
 //! | [`storage`] | raft-rs's `Storage`: the view of the log in memory |
@@ -30,6 +31,7 @@ pub mod node;
 pub mod proposal;
 pub mod ready;
 pub mod recovery;
+mod round;
 mod shell;
 #[cfg(feature = "sim")]
 pub mod sim;
