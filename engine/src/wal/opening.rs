@@ -54,6 +54,22 @@ impl Wal {
     }
 }
 
+impl Wal {
+    /// Reads the log at `options.dir` and judges it as [`Wal::open`] does, without opening it for writing: no file is
+    /// changed (what a killed process left in the page cache is synced, though).
+    ///
+    /// # Errors
+    /// Those of [`Wal::open`].
+    pub fn read(
+        disk: &mut dyn Disk,
+        options: WalOptions,
+        visit: &mut dyn FnMut(RecoveredBatch) -> Result<(), Fault>,
+    ) -> Result<Opened, Fault> {
+        let options = checked(options)?;
+        recover(disk, &options, visit).map(|found| found.opened())
+    }
+}
+
 /// The options, rounded to whole blocks and with segments large enough for the largest entry.
 fn checked(mut options: WalOptions) -> Result<WalOptions, Fault> {
     let refuse = |reason: String| Err(Fault::Unusable { path: options.dir.clone(), reason });

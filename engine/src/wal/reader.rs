@@ -3,14 +3,14 @@
 //! ```text
 //! directory   segments by name, gaps refused
 //!    |
-//! tail        from the highest down to the first one with a header: sync, so that what is read is durable
+//! tail        from the highest down to the first one with a header: sync, then read past the cache
 //!    |
 //! headers     owner, format, number; the last one with a header is where the log ends, those above were never begun
 //!    |
 //! evidence    every batch head in the last segment: up to which batch was the log known to be durable?
 //!    |
 //! batches     in order; an earlier segment ends exactly where the next header says, the last one at the first batch
-//!             that is not whole
+//!             that is not whole; then it is synced once more, so that what was read is durable
 //!    |
 //! never begun a whole batch in a segment without a header: the header is damaged
 //! ```
@@ -226,8 +226,8 @@ impl Reader<'_> {
             .range(last + 1..)
             .map(|(segment, (block, bytes))| (*segment, block.clone(), *bytes))
             .collect();
-        // more than are ever kept ready: the first of them was begun, and its header is gone
-        let too_many = unbegun.len() > super::ahead::READY_SEGMENTS;
+        // those kept ready, and one whose header was under way; with more, the first of them was begun
+        let too_many = unbegun.len() > super::ahead::READY_SEGMENTS + 1;
         for (segment, block, bytes) in unbegun {
             let expected = || format!("the header of segment {segment}, or unused space");
             if block == FirstBlock::Blank || (too_many && segment == last + 1) {
@@ -390,8 +390,8 @@ impl Reader<'_> {
         let path = self.path(header.segment);
         let mut file = OpenSegment::open(self.disk, path, false)?;
         // an earlier one may have been cut at its end, the last one never is
-        if next.is_none() && file.bytes != header.bytes {
-            let expected = format!("a file of {} bytes", header.bytes);
+        if next.is_none() && file.bytes < header.bytes {
+            let expected = format!("a file of at least {} bytes", header.bytes);
             return Err(self.corrupt(
                 header.segment,
                 file.bytes,
@@ -419,6 +419,8 @@ impl Reader<'_> {
         }
         if next.is_none() {
             self.check_end(header, evidence)?;
+            // a write of a killed process may have arrived between the first sync and the reading
+            run_named(self.disk, "sync", &file.path, Op::Sync { file: file.file })?;
         }
         let bytes = file.bytes;
         file.close(self.disk)?;

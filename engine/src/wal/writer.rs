@@ -266,6 +266,10 @@ impl Wal {
     pub fn complete(&mut self, completion: Completion, now: Micros) -> Option<Completion> {
         if let Some(place) = self.closing_files.iter().position(|token| *token == completion.token) {
             self.closing_files.swap_remove(place);
+            if let Err(source) = completion.result {
+                let path = self.options.dir.clone();
+                self.stop(Fault::Io { operation: "close", path, offset: 0, source });
+            }
             return None;
         }
         let Some(place) = self.in_flight.iter().position(|write| write.token == completion.token) else {

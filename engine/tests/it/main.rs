@@ -6,6 +6,8 @@ mod model;
 mod naive;
 mod script;
 mod transcripts;
+mod wal_crash;
+mod wal_damage;
 mod wal_disks;
 mod wal_rig;
 mod wal_basic;

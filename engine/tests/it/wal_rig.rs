@@ -72,6 +72,14 @@ pub(crate) fn open(
     Ok((wal, opened, content))
 }
 
+/// What earlier lives of a log did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Before {
+    pub(crate) appended: Vec<(u64, NewBatch)>,
+    pub(crate) acked: u64,
+    pub(crate) released: u64,
+}
+
 /// The log, the disk and the list.
 pub(crate) struct Rig {
     pub(crate) disk: SimDisk,
@@ -100,6 +108,24 @@ impl Rig {
         let rng = Rng::new(seed ^ 0xa5a5);
         let appended = Vec::new();
         Ok(Rig { disk, wal, opened, rng, appended, content, released: 0, fault: None })
+    }
+
+    /// The next life of a log: what earlier lives appended, up to `acked` acknowledged, goes on being the list.
+    pub(crate) fn next_life(disk: SimDisk, seed: u64, options: WalOptions, before: &Before) -> Result<Rig, Fault> {
+        let mut rig = Rig::on(disk, seed, options)?;
+        rig.released = before.released;
+        rig.appended = before.appended.clone();
+        check(&rig, &Content::default(), before.acked, &rig.opened, &rig.content, "next life");
+        let last = rig.opened.last_seq;
+        rig.appended.retain(|(seq, _)| *seq <= last);
+        // released entries may be gone, or still there
+        rig.content = rig.content_at(&Content::default(), last);
+        Ok(rig)
+    }
+
+    /// What the next life has to know of this one.
+    pub(crate) fn before(&self) -> Before {
+        Before { appended: self.appended.clone(), acked: self.wal.durable(), released: self.released }
     }
 
     /// Appends a batch drawn from the seed: mostly new entries, sometimes others in place of the last ones, sometimes
@@ -157,6 +183,25 @@ impl Rig {
         true
     }
 
+    /// Starts what may start, at this same moment.
+    pub(crate) fn step_without_time(&mut self) {
+        let now = self.disk.now();
+        if let Err(fault) = self.wal.step(&mut self.disk, now) {
+            self.fault = Some(fault);
+        }
+    }
+
+    /// A burst: batches that each start their own write as long as the log allows it, with no time in between.
+    pub(crate) fn burst(&mut self, batches: u64, data_bytes_max: u64) {
+        for _ in 0..batches {
+            self.append_random(data_bytes_max);
+            self.step_without_time();
+        }
+        for _ in 0..self.rng.below(6) {
+            self.turn();
+        }
+    }
+
     pub(crate) fn take_completions(&mut self) {
         let mut completions = Vec::new();
         self.disk.poll(&mut completions);
@@ -191,6 +236,9 @@ impl Rig {
     pub(crate) fn run(&mut self, batches: u64, data_bytes_max: u64) {
         for _ in 0..batches {
             self.append_random(data_bytes_max);
+            if self.rng.once_in(2) {
+                self.step_without_time();
+            }
             for _ in 0..self.rng.below(4) {
                 self.turn();
             }

@@ -119,6 +119,11 @@ impl SimDisk {
         self.world.lock().in_flight()
     }
 
+    /// Durable writes under way, those that a stop left half done included.
+    pub fn durable_writes_under_way(&self) -> usize {
+        self.world.lock().durable_writes_under_way()
+    }
+
     /// The power goes and comes back: what was not durable is lost wholly, partly or not at all. Open files and
     /// operations under way are gone.
     pub fn power_cut(&self) {

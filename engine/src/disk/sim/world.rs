@@ -192,6 +192,11 @@ impl World {
         self.flights.len()
     }
 
+    pub(super) fn durable_writes_under_way(&self) -> usize {
+        let all = self.flights.iter().chain(&self.frozen);
+        all.filter(|flight| matches!(flight.op, Op::WriteDurable { .. })).count()
+    }
+
     pub(super) fn pending_bytes(&self) -> usize {
         self.inodes.values().map(Inode::pending_bytes).sum()
     }
@@ -541,13 +546,15 @@ impl World {
     pub(super) fn kill(&mut self) {
         for flight in self.take_unfinished() {
             if let Some((id, change)) = self.change_of(&flight.op) {
+                // a call of the process itself ends with it; only a write that the device has may come later
+                let may_be_late = matches!(change, Change::Write { .. });
                 match self.rng.below(4) {
                     0 => {}
-                    1 => {
+                    1 if may_be_late => {
                         let at_op = self.ops + self.rng.between(1, LATE_OPS_MAX);
                         self.late.push(Late { at_op, inode: id, change });
                     }
-                    2 => {
+                    1 | 2 => {
                         if let Some(inode) = self.inodes.get_mut(&id) {
                             inode.change(change);
                         }
