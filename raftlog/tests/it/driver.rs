@@ -12,11 +12,15 @@ const CLUSTER: u64 = 77;
 const LOG_BYTES: u64 = 1 << 20;
 
 fn driver(voters: &[u64], last: u64) -> Driver {
+    driver_with(voters, &[], last)
+}
+
+fn driver_with(voters: &[u64], learners: &[u64], last: u64) -> Driver {
     let mut view = LogView::new(1, 1, 1 << 20);
     for index in 2..=last {
         view.append(Entry { index, term: 1, data: Bytes::from_static(b"x"), ..Entry::default() }).unwrap();
     }
-    let conf = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+    let conf = ConfState { voters: voters.to_vec(), learners: learners.to_vec(), ..ConfState::default() };
     view.set_initial_state(HardState { term: 1, vote: 0, commit: 1 }, conf);
     let options = DriverOptions {
         member_id: 1,
@@ -167,6 +171,28 @@ fn a_sole_voter_wins_at_once_and_applies_nothing_before_its_term_is_durable() {
     assert_eq!(works.iter().flat_map(|work| &work.committed).count(), 1);
     driver.applied(2);
     assert!(driver.leads_and_applied_own_term());
+}
+
+#[test]
+fn a_sole_voter_sends_nothing_in_a_term_that_is_not_durable_yet() {
+    let mut driver = driver_with(&[1], &[2], 1);
+    let mut out = Vec::new();
+    let works = all_ready(&mut driver, &mut out);
+    assert!(driver.standing().leads);
+    assert!(out.is_empty(), "a leader spoke in a term that it may forget");
+    driver.tick();
+    all_ready(&mut driver, &mut out);
+    assert!(out.is_empty(), "a heartbeat left in a term that is not durable");
+    driver.persisted(newest(&works), &mut out);
+    assert!(out.iter().all(|envelope| envelope.to == 2 && decoded(envelope).term == 2));
+    assert!(out.len() >= 2);
+    // from now on entries go out before they are durable
+    out.clear();
+    let answer = Message { index: 1, ..from_two(MessageType::MsgAppendResponse, 2) };
+    driver.step(answer).unwrap();
+    driver.propose(vec![Entry { data: Bytes::from_static(b"z"), ..Entry::default() }]).unwrap();
+    all_ready(&mut driver, &mut out);
+    assert!(out.iter().any(|envelope| !decoded(envelope).entries.is_empty()));
 }
 
 #[test]
