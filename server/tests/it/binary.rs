@@ -1,6 +1,6 @@
 //! The real binary: started with nothing but free ports, killed, told to stop.
 
-use crate::support::{Client, put, run};
+use crate::support::{Client, run};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -9,13 +9,13 @@ use std::sync::mpsc;
 use std::thread;
 
 const SIGINT: i32 = 2;
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
 /// A running process and where it serves. Killed when dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    endpoint: String,
+    pub(crate) endpoint: String,
     lines: mpsc::Receiver<String>,
 }
 
@@ -33,7 +33,7 @@ fn command(directory: &Path) -> Command {
 
 impl Process {
     /// Starts it in `directory` and waits until it says that it serves.
-    fn start(directory: &Path, flags: &[&str]) -> Process {
+    pub(crate) fn start(directory: &Path, flags: &[&str]) -> Process {
         let mut child = command(directory).args(flags).spawn().expect("the binary starts");
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
@@ -74,7 +74,7 @@ impl Process {
     }
 
     /// Sends a signal and tells which one ended it.
-    fn end(mut self, signal: i32) -> Option<i32> {
+    pub(crate) fn end(mut self, signal: i32) -> Option<i32> {
         self.signal(signal);
         self.child.wait().unwrap().signal()
     }
@@ -99,53 +99,6 @@ fn it_starts_without_being_told_anything_and_stops_as_told() {
         assert!(temporary.path().join("default.coffer").is_dir());
         assert_eq!(process.end(signal), Some(signal), "it dies by the signal, as etcd does");
     }
-}
-
-#[test]
-fn what_was_acknowledged_survives_kill_9() {
-    let temporary = tempfile::tempdir().unwrap();
-    let cycles = if std::env::var_os("COFFER_LONG").is_some() { 100 } else { 5 };
-    let mut acknowledged: Vec<u64> = vec![0; 4];
-    for cycle in 0..cycles {
-        let process = Process::start(temporary.path(), &["--serving-threads=2"]);
-        let endpoint = process.endpoint.clone();
-        run(async {
-            let mut client = Client::connect(&endpoint).await;
-            for (writer, expected) in acknowledged.iter().enumerate() {
-                let found = client.get(&format!("writer{writer}")).await;
-                let found: u64 = found.map_or(0, |value| value.parse().unwrap());
-                assert!(
-                    found >= *expected,
-                    "cycle {cycle}: writer {writer} had {expected} acknowledged, {found} is there"
-                );
-            }
-            let writers: Vec<_> = acknowledged
-                .iter()
-                .enumerate()
-                .map(|(writer, last)| {
-                    let (mut client, mut last) = (client.clone(), *last);
-                    tokio::spawn(async move {
-                        // Until the process is gone.
-                        while client
-                            .kv
-                            .put(put(&format!("writer{writer}"), &(last + 1).to_string()))
-                            .await
-                            .is_ok()
-                        {
-                            last += 1;
-                        }
-                        last
-                    })
-                })
-                .collect();
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            assert_eq!(tokio::task::spawn_blocking(|| process.end(SIGKILL)).await.unwrap(), Some(SIGKILL));
-            for (writer, task) in writers.into_iter().enumerate() {
-                acknowledged[writer] = task.await.unwrap();
-            }
-        });
-    }
-    assert!(acknowledged.iter().all(|count| *count > 0), "something was acknowledged: {acknowledged:?}");
 }
 
 #[test]

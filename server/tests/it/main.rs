@@ -3,6 +3,7 @@
 mod binary;
 mod compaction;
 mod errors;
+mod kill;
 mod kv;
 mod lease;
 mod limits;

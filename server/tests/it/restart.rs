@@ -109,3 +109,17 @@ fn a_taken_port_is_told_and_leaves_the_directory_usable() {
     assert!(matches!(error, StartError::Listen(_)), "{error}");
     TestMember::start_on(&directory, &[]).unwrap().stop();
 }
+
+#[test]
+fn a_stop_does_not_wait_for_streams_that_wait_for_their_clients() {
+    let mut member = TestMember::start(&["--shutdown-timeout=1h"]);
+    run(async {
+        let mut client = member.client().await;
+        let silent = futures_util::stream::pending::<pb::LeaseKeepAliveRequest>();
+        let mut replies = client.lease.lease_keep_alive(silent).await.unwrap().into_inner();
+        let stopping = tokio::task::spawn_blocking(move || member.stop());
+        let status = crate::support::soon(replies.message()).await.unwrap_err();
+        assert_eq!(status.message(), "etcdserver: server stopped");
+        crate::support::soon(stopping).await.unwrap();
+    });
+}
