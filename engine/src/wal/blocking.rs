@@ -60,12 +60,18 @@ impl OpenSegment {
         Ok(OpenSegment { path, file, bytes, window: None, window_start: 0, window_bytes: 0 })
     }
 
+    /// The first block, and no more of it read than that.
+    pub(super) fn first_block(&mut self, disk: &mut dyn Disk) -> Result<&[u8], Fault> {
+        self.read(disk, 0, 0, BLOCK_BYTES)?;
+        self.get(disk, 0, BLOCK_BYTES)
+    }
+
     /// Up to `len` bytes at `offset` (a multiple of the block size), fewer at the end of the file.
     pub(super) fn get(&mut self, disk: &mut dyn Disk, offset: u64, len: usize) -> Result<&[u8], Fault> {
         let wanted = len.min(usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX));
         let window_end = self.window_start + self.window_bytes as u64;
         if offset < self.window_start || offset + wanted as u64 > window_end {
-            self.read(disk, offset, wanted)?;
+            self.read(disk, offset, wanted, WINDOW_BYTES)?;
         }
         let start = (offset - self.window_start) as usize;
         let end = (start + wanted).min(self.window_bytes);
@@ -73,9 +79,9 @@ impl OpenSegment {
         Ok(window.get(start.min(end)..end).unwrap_or(&[]))
     }
 
-    fn read(&mut self, disk: &mut dyn Disk, offset: u64, wanted: usize) -> Result<(), Fault> {
+    fn read(&mut self, disk: &mut dyn Disk, offset: u64, wanted: usize, window: usize) -> Result<(), Fault> {
         let rest = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let len = wanted.max(WINDOW_BYTES).min(rest).next_multiple_of(BLOCK_BYTES);
+        let len = wanted.max(window).min(rest).next_multiple_of(BLOCK_BYTES);
         let mut buf = self.window.take().unwrap_or_else(|| IoBuf::zeroed(len));
         buf.set_len(len);
         let (buf, result) = run(disk, Op::Read { file: self.file, offset, buf });

@@ -125,13 +125,13 @@ fn adopt_unbegun(
             ready.push(ReadySegment { segment: wanted, file, bytes, recycled: true });
         }
     }
-    // the highest first, so that a crash in between leaves no gap
+    // the highest first and each for itself, so that a crash in between leaves no gap
     for (segment, _) in found.unbegun.iter().rev() {
         if *segment >= next + ready.len() as u64 && *segment < next + found.unbegun.len() as u64 {
             remove_if_there(disk, &segment_path(dir, *segment))?;
+            run_named(disk, "sync", dir, Op::SyncDir { dir: dir.clone() })?;
         }
     }
-    run_named(disk, "sync", dir, Op::SyncDir { dir: dir.clone() })?;
     Ok(ready)
 }
 

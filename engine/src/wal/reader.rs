@@ -99,7 +99,7 @@ pub(super) fn recover(
         reader.check_never_begun_log(&blocks)?;
         return Ok(reader.found);
     };
-    let evidence = reader.evidence(&last)?;
+    let evidence = reader.with_segment(last.segment, |reader, file| reader.evidence(file, &last))?;
     reader.choose_segments(&last, &evidence, &blocks)?;
     reader.read_segments(&last, &evidence, &blocks)?;
     reader.check_unbegun(last.segment, &blocks)?;
@@ -134,7 +134,7 @@ fn list(disk: &mut dyn Disk, dir: &Path) -> Result<Vec<u64>, Fault> {
 fn settle_tail(disk: &mut dyn Disk, options: &WalOptions, names: &[u64]) -> Result<(), Fault> {
     for segment in names.iter().rev() {
         let mut file = OpenSegment::open(disk, segment_path(&options.dir, *segment), true)?;
-        let block = FirstBlock::read(file.get(disk, 0, BLOCK_BYTES)?);
+        let block = FirstBlock::read(file.first_block(disk)?);
         file.close(disk)?;
         if header_of(&block).is_some_and(|header| header.segment == *segment) {
             break;
@@ -149,7 +149,7 @@ fn first_blocks(disk: &mut dyn Disk, options: &WalOptions, names: &[u64]) -> Res
     for segment in names {
         let path = segment_path(&options.dir, *segment);
         let mut file = OpenSegment::open(disk, path.clone(), false)?;
-        let block = FirstBlock::read(file.get(disk, 0, BLOCK_BYTES)?);
+        let block = FirstBlock::read(file.first_block(disk)?);
         let bytes = file.bytes;
         file.close(disk)?;
         let block = match block {
@@ -210,6 +210,20 @@ impl Reader<'_> {
         Place { owner: self.options.owner, segment, offset }
     }
 
+    /// Opens a segment, works on it, and closes it whatever came out.
+    fn with_segment<T>(
+        &mut self,
+        segment: u64,
+        work: impl FnOnce(&mut Self, &mut OpenSegment) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let path = self.path(segment);
+        let mut file = OpenSegment::open(self.disk, path, false)?;
+        let result = work(self, &mut file);
+        let closed = file.close(self.disk);
+        let value = result?;
+        closed.map(|()| value)
+    }
+
     /// No segment has a header: then there never was a log, or all of it is damaged. Further segments are allocated
     /// only after the first one was begun.
     fn check_never_begun_log(&mut self, blocks: &FirstBlocks) -> Result<(), Fault> {
@@ -235,7 +249,8 @@ impl Reader<'_> {
             }
             // the one above cannot have been begun before this one
             if segment == last + 1
-                && let Some((head, offset)) = self.any_batch(segment)?
+                && let Some((head, offset)) =
+                    self.with_segment(segment, |reader, file| reader.any_batch(file, segment))?
             {
                 let found = format!("{}, and {} at {offset}", block.describe(), head.describe());
                 return Err(self.corrupt(segment, 0, expected(), found));
@@ -246,17 +261,14 @@ impl Reader<'_> {
     }
 
     /// The first batch in a segment, of whatever life.
-    fn any_batch(&mut self, segment: u64) -> Result<Option<(BatchHead, u64)>, Fault> {
-        let path = self.path(segment);
-        let mut file = OpenSegment::open(self.disk, path, false)?;
+    fn any_batch(&mut self, file: &mut OpenSegment, segment: u64) -> Result<Option<(BatchHead, u64)>, Fault> {
         let mut found = None;
         let mut offset = FIRST_BATCH;
         while offset + BLOCK <= file.bytes && found.is_none() {
-            let room = file_room(&file, offset);
-            found = self.head_at(&mut file, segment, offset, room)?.ok();
+            let room = file_room(file, offset);
+            found = self.head_at(file, segment, offset, room)?.ok();
             offset += BLOCK;
         }
-        file.close(self.disk)?;
         Ok(found.map(|head| (head.clone(), head.offset)))
     }
 
@@ -276,13 +288,11 @@ impl Reader<'_> {
     }
 
     /// Looks at every block of the last segment.
-    fn evidence(&mut self, last: &SegmentHeader) -> Result<Evidence, Fault> {
-        let path = self.path(last.segment);
-        let mut file = OpenSegment::open(self.disk, path, false)?;
+    fn evidence(&mut self, file: &mut OpenSegment, last: &SegmentHeader) -> Result<Evidence, Fault> {
         let mut evidence = Evidence { written_end: FIRST_BATCH, ..Evidence::default() };
         let mut offset = FIRST_BATCH;
         while offset + BLOCK <= file.bytes {
-            let room = file_room(&file, offset);
+            let room = file_room(file, offset);
             let place = self.place(last.segment, offset);
             let block = file.get(self.disk, offset, BLOCK_BYTES)?;
             let begun = resembles(block, &place, last.epoch, last.salt);
@@ -290,7 +300,7 @@ impl Reader<'_> {
                 evidence.written_end = offset + BLOCK;
             }
             // only what begins as a batch of this life is worth a closer look
-            if begun && let Ok(head) = self.head_at(&mut file, last.segment, offset, room)? {
+            if begun && let Ok(head) = self.head_at(file, last.segment, offset, room)? {
                 if head.durable_number > evidence.durable_number {
                     evidence.durable_number = head.durable_number;
                     evidence.durable_at = offset;
@@ -299,7 +309,6 @@ impl Reader<'_> {
             }
             offset += BLOCK;
         }
-        file.close(self.disk)?;
         Ok(evidence)
     }
 
@@ -358,7 +367,10 @@ impl Reader<'_> {
             self.found.end.offset = FIRST_BATCH;
             self.found.epoch = header.epoch;
             self.found.hard_state = header.hard_state;
-            let held = self.read_segment(header, headers.get(place + 1).copied(), evidence)?;
+            let next = headers.get(place + 1).copied();
+            let held = self.with_segment(header.segment, |reader, file| {
+                reader.read_segment(file, header, next, evidence)
+            })?;
             self.found.held.push(held);
         }
         Ok(())
@@ -383,12 +395,11 @@ impl Reader<'_> {
     /// Reads one segment: up to the end that `next` names, or as far as it is whole.
     fn read_segment(
         &mut self,
+        file: &mut OpenSegment,
         header: &SegmentHeader,
         next: Option<&SegmentHeader>,
         evidence: &Evidence,
     ) -> Result<HeldSegment, Fault> {
-        let path = self.path(header.segment);
-        let mut file = OpenSegment::open(self.disk, path, false)?;
         // an earlier one may have been cut at its end, the last one never is
         if next.is_none() && file.bytes < header.bytes {
             let expected = format!("a file of at least {} bytes", header.bytes);
@@ -406,7 +417,7 @@ impl Reader<'_> {
             if at >= end || (next.is_none() && at + BLOCK > file.bytes) {
                 break;
             }
-            match self.read_batch(&mut file, header)? {
+            match self.read_batch(file, header)? {
                 Ok((head, entries)) => {
                     index_max = index_max.max(head.last_index().unwrap_or(0));
                     self.accept(&head, entries)?;
@@ -422,9 +433,7 @@ impl Reader<'_> {
             // a write of a killed process may have arrived between the first sync and the reading
             run_named(self.disk, "sync", &file.path, Op::Sync { file: file.file })?;
         }
-        let bytes = file.bytes;
-        file.close(self.disk)?;
-        Ok(HeldSegment { segment: header.segment, bytes, index_max })
+        Ok(HeldSegment { segment: header.segment, bytes: file.bytes, index_max })
     }
 
     /// The next batch, or what is wrong with it. A whole batch that does not follow the one before it is a fault at

@@ -85,10 +85,21 @@ struct Counts {
 }
 
 /// Crashes `disk` in the way `fate` says, perhaps again while it recovers, and checks what is found in the end.
-fn crash_and_check(disk: &SimDisk, fate: u64, seed: u64, before: &Before, counts: &mut Counts, context: &str) {
+fn crash_and_check(
+    disk: &SimDisk,
+    fate: u64,
+    seed: u64,
+    before: &Before,
+    counts: &mut Counts,
+    context: &str,
+) {
     let mut rng = Rng::new(seed ^ fate << 32);
     let mut disk = disk.fork(rng.next_u64());
-    if fate.is_multiple_of(3) { disk.kill() } else { disk.power_cut() }
+    if fate.is_multiple_of(3) {
+        disk.kill()
+    } else {
+        disk.power_cut()
+    }
     if fate >= 2 {
         // recovery is stopped somewhere too, by the other kind of crash or the same
         let stop = disk.ops() + rng.below(60);
@@ -138,7 +149,8 @@ fn crash_everywhere(seeds: std::ops::Range<u64>) -> Counts {
         for op in 0..ops {
             let disk = start.fork(seed);
             disk.stop_at_op(first_op + op);
-            let stopped = run(disk.clone(), seed, &before).map(|rig| rig.before()).unwrap_or_else(|_| before.clone());
+            let stopped =
+                run(disk.clone(), seed, &before).map(|rig| rig.before()).unwrap_or_else(|_| before.clone());
             counts.points += 1;
             counts.acknowledged += stopped.acked;
             *counts.in_flight.entry(disk.durable_writes_under_way()).or_default() += 1;
@@ -212,14 +224,20 @@ fn after_any_failed_short_or_cancelled_operation_nothing_more_is_written_or_ackn
                     }
                 };
                 for (fate, crashed) in [disk.fork(op), disk.fork(op)].into_iter().enumerate() {
-                    if fate == 0 { crashed.kill() } else { crashed.power_cut() }
+                    if fate == 0 {
+                        crashed.kill()
+                    } else {
+                        crashed.power_cut()
+                    }
                     let again = Rig::next_life(crashed, seed, crash_options(seed, 2), &after);
                     again.unwrap_or_else(|fault| panic!("{context}, fate {fate}: {fault}"));
                 }
             }
         }
     }
-    println!("failed operations {failed} (log stopped), {at_opening} (at opening), {healed} (space: healed); lost 0");
+    println!(
+        "failed operations {failed} (log stopped), {at_opening} (at opening), {healed} (space: healed); lost 0"
+    );
     assert!(failed > 500 && at_opening > 100 && healed > 10);
 }
 
@@ -247,7 +265,8 @@ fn what_is_acknowledged_after_a_kill_survives_the_power_cut_that_follows() {
         rig.run(10, 2500);
         rig.disk.kill();
         at_risk += rig.disk.pending_bytes();
-        let mut next = Rig::next_life(rig.disk.clone(), seed, crash_options(seed, 1), &rig.before()).expect("it opens");
+        let mut next =
+            Rig::next_life(rig.disk.clone(), seed, crash_options(seed, 1), &rig.before()).expect("it opens");
         let seq = next.append_random(500);
         next.settle_until(seq);
         assert!(next.wal.durable() >= seq);
@@ -270,7 +289,8 @@ fn one(index: u64) -> NewBatch {
 /// Two batches whose writes were in flight together, both done, the mark not out yet. Gives the disk, the file they
 /// stand in, the first one's place and what was acknowledged before them.
 fn two_in_flight() -> (Rig, u64, u64) {
-    let options = WalOptions { segment_bytes_min: 64 << 10, segment_bytes_max: 64 << 10, ..crash_options(2, 0) };
+    let options =
+        WalOptions { segment_bytes_min: 64 << 10, segment_bytes_max: 64 << 10, ..crash_options(2, 0) };
     let mut rig = Rig::new(1, options);
     rig.settle();
     let before = rig.append(one(1));

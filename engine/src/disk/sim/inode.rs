@@ -17,12 +17,14 @@ pub(super) struct Inode {
     pub(super) visible: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
+    /// A failed sync left clean pages behind that the medium does not have.
+    cache_lies: bool,
 }
 
 impl Inode {
     /// A file whose whole content is durable.
     pub(super) fn durable(bytes: Vec<u8>) -> Inode {
-        Inode { visible: bytes.clone(), durable: bytes, pending: Vec::new() }
+        Inode { visible: bytes.clone(), durable: bytes, pending: Vec::new(), cache_lies: false }
     }
 
     /// Makes a change visible.
@@ -50,6 +52,7 @@ impl Inode {
 
     /// A sync that failed: some of what was pending is lost, and nothing is pending any more.
     pub(super) fn sync_failed(&mut self, rng: &mut Rng) {
+        self.cache_lies = true;
         for change in std::mem::take(&mut self.pending) {
             if rng.once_in(2) {
                 apply_torn(&mut self.durable, &change, rng);
@@ -59,6 +62,9 @@ impl Inode {
 
     /// Forgets what is only in the cache and clean.
     pub(super) fn drop_cache(&mut self) {
+        if !std::mem::take(&mut self.cache_lies) {
+            return;
+        }
         self.visible = self.durable.clone();
         for change in &self.pending {
             apply(&mut self.visible, change);
@@ -84,6 +90,7 @@ impl Inode {
             }
         }
         self.visible = self.durable.clone();
+        self.cache_lies = false;
     }
 
     /// Bytes written but not durable.
