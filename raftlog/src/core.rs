@@ -7,7 +7,7 @@
 //!                                    └── committed ──> applier ──> store
 //! ```
 //!
-//! It has no thread and no clock: the shell ([`crate::shell`]) runs one over a real disk, [`crate::sim`] runs many
+//! It has no thread and no clock: the shell (`shell.rs`) runs one over a real disk, `sim` runs many
 //! over simulated ones, and both call the same methods in the same order. One step takes what is there, goes as far
 //! as it can without waiting, and says when it wants to be called again.
 //!

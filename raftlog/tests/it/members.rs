@@ -3,20 +3,20 @@
 use crate::support::long;
 use coffer_raftlog::sim::workload::{Report, WorkloadOptions, run};
 
-/// Seeds of the whole promise.
-const SEEDS: u64 = 200;
 /// Seeds of the default run, of which every [`REPEATED`]-th is run a second time.
-const SEEDS_SHORT: u64 = 200;
-const REPEATED: u64 = 10;
+const SEEDS: u64 = 200;
+const REPEATED: u64 = 5;
+/// Seeds of the long run, every one of which is run twice.
+const SEEDS_LONG: u64 = 1_000;
 
 #[test]
 fn three_members_elect_a_leader_and_commit_a_thousand_entries_through_crashes_and_a_bad_network() {
-    let seeds = if long() { SEEDS } else { SEEDS_SHORT };
+    let seeds = if long() { SEEDS_LONG } else { SEEDS };
     let mut all = Report::default();
     for seed in 0..seeds {
         let options = WorkloadOptions::three_members(seed);
         let report = run(&options).unwrap_or_else(|wrong| panic!("{wrong}"));
-        if long() || seed % REPEATED == 0 {
+        if long() || seed.is_multiple_of(REPEATED) {
             let again = run(&options).unwrap_or_else(|wrong| panic!("{wrong}"));
             assert_eq!(report, again, "seed {seed} did not repeat");
         }
