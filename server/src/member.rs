@@ -34,7 +34,6 @@ use directory::DataDirectory;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use threads::Threads;
@@ -151,8 +150,9 @@ impl Member {
 
     /// Stops the member; see the head of this file.
     pub fn stop(mut self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        self.threads.stop(self.shared.config.shutdown_timeout);
+        self.shared.stop.send_replace(true);
+        // A fifth of the time is the log's.
+        self.threads.stop(self.shared.config.shutdown_timeout * 4 / 5);
         self.shared.node.stop();
     }
 }
@@ -207,7 +207,7 @@ fn start_log(
         config,
         member_id: own,
         cluster_id,
-        stopping: AtomicBool::new(false),
+        stop: watch::Sender::new(false),
         began,
     });
     let servings = boxes.into_iter().map(|each| Arc::new(Serving::new(Arc::clone(&shared), each))).collect();

@@ -29,9 +29,9 @@ use coffer_raftlog::node::Node;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Undelivered responses of one watch stream, beside their bytes (etcd's channel holds 128).
 const WATCH_MESSAGES_MAX: usize = 1024;
@@ -52,8 +52,8 @@ pub struct Shared {
     pub request_bytes_max: usize,
     /// How long a request may wait for agreement.
     pub request_timeout: Duration,
-    /// Whether the member is stopping.
-    pub stopping: AtomicBool,
+    /// Told when the member is stopping.
+    pub stop: watch::Sender<bool>,
     /// The start of this process's time.
     pub began: Instant,
 }
@@ -66,7 +66,16 @@ impl Shared {
 
     /// Whether the member is stopping.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        *self.stop.borrow()
+    }
+
+    /// Waits until the member is stopping.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stop = self.stop.subscribe();
+        async move {
+            // An error says that the member is gone altogether.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
     }
 
     /// The time since the start.

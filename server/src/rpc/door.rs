@@ -75,9 +75,7 @@ impl Door {
                 cluster: service!(ClusterServer, ClusterService),
                 maintenance: service!(MaintenanceServer, MaintenanceService),
                 auth: service!(AuthServer, AuthService),
-                health: HealthServer::new(HealthService)
-                    .max_decoding_message_size(max)
-                    .accept_compressed(CompressionEncoding::Gzip),
+                health: service!(HealthServer, HealthService),
                 serving,
                 http,
                 message_bytes_max: max,
@@ -145,11 +143,26 @@ impl Inner {
             }
             Err(error) => error.status().into_http(),
         };
+        if method.shape() == Shape::Unary {
+            self.tell_if_slow(method, call.began().elapsed());
+        }
         // The time that a stream may still take; what is unary has its answer.
         let deadline = timeout
             .filter(|_| method.shape() != Shape::Unary)
             .map(|timeout| Box::pin(tokio::time::sleep_until((call.began() + timeout).into())));
         Body::of_call(translated(answer), Arc::clone(metrics), call, deadline)
+    }
+
+    fn tell_if_slow(&self, method: Method, took: Duration) {
+        let expected = self.serving.shared.config.warning_unary_request_duration;
+        if !expected.is_zero() && took > expected {
+            tracing::warn!(
+                "response type" = %format_args!("/{}/{}", method.service(), method.name()),
+                "time spent" = ?took,
+                "expected-duration" = ?expected,
+                "request took too long"
+            );
+        }
     }
 
     async fn within(&self, timeout: Option<Duration>, answer: impl Future<Output = Answer>) -> Answer {

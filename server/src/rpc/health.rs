@@ -1,14 +1,19 @@
 //! gRPC's health protocol: the server as a whole (the empty name) serves from the start; no other name is known.
 
+use super::until_stopped;
 use crate::proto::health as pb;
 use crate::proto::health::health_check_response::ServingStatus;
 use crate::proto::health::health_server::Health;
+use crate::serving::Serving;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// The service.
-pub(crate) struct HealthService;
+pub(crate) struct HealthService {
+    pub(crate) serving: Arc<Serving>,
+}
 
 fn reply(status: ServingStatus) -> pb::HealthCheckResponse {
     pb::HealthCheckResponse { status: status.into() }
@@ -45,6 +50,6 @@ impl Health for HealthService {
         let status = if known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
         // It never changes: one answer, and then silence until the client or the server goes.
         let replies = stream::once(std::future::ready(Ok(reply(status)))).chain(stream::pending());
-        Ok(Response::new(replies.boxed()))
+        Ok(Response::new(until_stopped(&self.serving.shared, replies).boxed()))
     }
 }

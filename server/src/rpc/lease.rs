@@ -2,6 +2,7 @@
 
 use super::header::{header, header_now};
 use super::status::{Error, in_gos_words};
+use super::until_stopped;
 use crate::metrics::{Count, Histogram, Method};
 use crate::propose::{self, LeaseGrant, LeaseRevoke, propose};
 use crate::proto::etcdserverpb as pb;
@@ -125,7 +126,7 @@ impl Lease for LeaseService {
                 Ok(keep_alive(&serving, request.id).await?)
             }
         });
-        Ok(Response::new(until_error(replies).boxed()))
+        Ok(Response::new(until_stopped(&self.serving.shared, until_error(replies)).boxed()))
     }
 
     async fn lease_time_to_live(

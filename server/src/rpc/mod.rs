@@ -25,3 +25,23 @@ mod range_stream;
 pub mod status;
 mod watch;
 pub mod wire;
+
+use crate::serving::Shared;
+use futures_util::{Stream, StreamExt as _, stream};
+use status::Error;
+use std::sync::Arc;
+use tonic::Status;
+
+/// Ends a stream that waits for its client when the member stops.
+fn until_stopped<T, S>(
+    shared: &Arc<Shared>,
+    replies: S,
+) -> impl Stream<Item = Result<T, Status>> + Send + use<T, S>
+where
+    T: Send,
+    S: Stream<Item = Result<T, Status>> + Send,
+{
+    let own = Arc::clone(shared);
+    let end = stream::once(async move { own.is_stopping().then(|| Err(Error::Stopped.status())) });
+    replies.take_until(shared.stopped()).chain(end.filter_map(std::future::ready))
+}
