@@ -5,7 +5,7 @@
 //! input = message*      message = method (1 byte) length (2 bytes, little endian) protobuf (length bytes, or what is left)
 //! ```
 //!
-//! The first words of etcd's own checks are kept: what [`crate::rpc::check`] refuses goes no further, as on the wire.
+//! The first words of etcd's own checks are kept: what `rpc::check` refuses goes no further, as on the wire.
 
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;

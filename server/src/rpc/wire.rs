@@ -1,6 +1,6 @@
 //! Protobuf to the engine's types and back, nowhere else.
 //!
-//! Requests are converted after [`super::check`] has passed them; what slips through (an operation with nothing in it)
+//! Requests are converted after `check` has passed them; what slips through (an operation with nothing in it)
 //! is met with an error, not a panic. Keys and values are shared, never copied.
 
 use super::status::Error;

@@ -1,6 +1,6 @@
 //! A slab whose keys name their slot's generation, so that a key kept too long finds nothing rather than a stranger.
 
-/// Names an entry of an [`Arena`].
+/// Names a stream or a watcher of a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     index: u32,

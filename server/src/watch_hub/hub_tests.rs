@@ -425,6 +425,28 @@ fn a_stream_that_does_not_read_holds_a_bounded_queue_and_nobody_else_back() {
 }
 
 #[test]
+fn batches_lost_on_their_way_are_read_from_history() {
+    let mut world = World::new(Limits::default());
+    let stream = world.open();
+    world.create(stream, watch(all(), 0));
+    world.create(stream, watch(all(), 4));
+    world.put(&["+a"]);
+    assert_eq!(world.read(stream), ["0 r1 created", "1 r1 created", "0 r2 Pa@2"]);
+    world.write(&["+b"]);
+    world.write(&["+c"]);
+    let lost = world.posts.pop_back().unwrap();
+    world.posts.clear();
+    world.with_hub(|hub, world| hub.lose_touch(world));
+    // A batch that comes all the same is not told twice.
+    world.hub.publish(&lost);
+    let mut seen = world.read(stream);
+    seen.sort();
+    assert_eq!(seen, ["0 r4 Pb@3 Pc@4", "1 r4 Pc@4"]);
+    world.put(&["+d"]);
+    assert_eq!(world.read(stream).len(), 2, "live again");
+}
+
+#[test]
 fn a_step_stays_within_its_budget_and_serves_watchers_in_turn() {
     let mut world = World::new(Limits::default());
     for _ in 0..100 {
@@ -533,7 +555,8 @@ fn observe(witnesses: &mut [Witness], stream: Key, message: &Message, stream_tol
             }
         }
         Body::Created => {
-            let created = witnesses.iter_mut().find(|each| each.stream == stream && each.id == message.watch_id);
+            let created =
+                witnesses.iter_mut().find(|each| each.stream == stream && each.id == message.watch_id);
             created.unwrap().created = true;
         }
         Body::Canceled | Body::Refused(_) => {}
