@@ -5,9 +5,8 @@
 #   scripts/planted.sh --sample     those marked for CI
 #   scripts/planted.sh NAME ...     these
 #
-# A row of scripts/planted.txt: name | ci or long | file | sed expression | package | test filter.
-# The expression must change exactly one line; the tests must build and then fail. A fault that does not build, or that
-# no test minds, fails this script: it would be a hole in the tests.
+# The form of scripts/planted.txt stands at its head. An expression must change exactly one line; the tests must build
+# and then fail. A fault that does not build, or that no test minds, fails this script: it would be a hole in the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -26,42 +25,53 @@ git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' 
     [[ -e $file ]] && printf '%s\0' "$file"
 done | tar -c --null -T - | tar -x -C "$tree"
 
-trim() { local s=$1; s=${s#"${s%%[![:space:]]*}"}; printf '%s' "${s%"${s##*[![:space:]]}"}"; }
+wanted() { # NAME ci|long
+    if ((${#names[@]})); then
+        [[ " ${names[*]} " == *" $1 "* ]]
+    else
+        ((!sample)) || [[ $2 == ci ]]
+    fi
+}
 
 tried=0 caught=0 missed=()
-while IFS='|' read -r name when file expression package filter; do
-    name=$(trim "$name") when=$(trim "$when") file=$(trim "$file") expression=$(trim "$expression")
-    package=$(trim "$package") filter=$(trim "$filter")
-    [[ -n $name && $name != \#* ]] || continue
-    if ((${#names[@]})); then
-        [[ " ${names[*]} " == *" $name "* ]] || continue
-    elif ((sample)) && [[ $when != ci ]]; then
-        continue
-    fi
+plant() { # NAME FILE EXPRESSION PACKAGE FILTER
+    local name=$1 file=$2 expression=$3 package=$4 filter=$5 begun=$SECONDS verdict='' changed
+    local log=$CARGO_TARGET_DIR/planted/$name.log
     tried=$((tried + 1))
-    begun=$SECONDS
     cp "$tree/$file" "$tree/$file.whole"
     sed -i "$expression" "$tree/$file"
-    changed=$(diff "$tree/$file.whole" "$tree/$file" | grep -c '^[<>]' || true)
-    log=$CARGO_TARGET_DIR/planted/$name.log
-    verdict=
-    if ((changed < 1 || changed > 2)); then
-        verdict="the expression changes $changed lines, not one: mend the row"
+    changed=$(diff "$tree/$file.whole" "$tree/$file" | grep -c '^>' || true)
+    if ((changed != 1)); then
+        verdict="the expression changes $changed lines, not one: mend it"
     elif (cd "$tree" && cargo test --profile ci -p "$package" "$filter") >"$log" 2>&1; then
         verdict="NOT CAUGHT by $package $filter"
-    elif ! grep -qE '^test result: FAILED|^error: test failed|panicked at|has overflowed|SIG[A-Z]+' "$log"; then
+    elif ! grep -qE '^test result: FAILED|^error: test failed' "$log"; then
         verdict="does not build"
     fi
     mv "$tree/$file.whole" "$tree/$file"
     touch "$tree/$file"
     if [[ -z $verdict ]]; then
         caught=$((caught + 1))
-        echo "planted $name: caught by $package $filter ($((SECONDS - begun)) s)"
+        local test
+        test=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | head -1)
+        echo "planted $name: caught by $package ${test:-$filter} ($((SECONDS - begun)) s)"
     else
         missed+=("$name")
         tail -15 "$log" 2>/dev/null || true
         echo "planted $name: $verdict"
     fi
+}
+
+while read -r word rest; do
+    case $word in
+        fault) read -r name when <<<"$rest" ;;
+        file) file=$rest ;;
+        sed) expression=$rest ;;
+        test)
+            read -r package filter <<<"$rest"
+            if wanted "$name" "$when"; then plant "$name" "$file" "$expression" "$package" "$filter" </dev/null; fi
+            ;;
+    esac
 done <scripts/planted.txt
 
 echo "planted $tried, caught $caught"
