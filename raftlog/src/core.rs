@@ -310,9 +310,10 @@ impl Core {
             let Some(batch) = self.batches_out.pop_front() else { break };
             let took = now.saturating_sub(batch.begun);
             self.usual_us = if self.usual_us == 0 { took } else { (self.usual_us * 7 + took) / 8 };
-            ready = Some(batch.ready);
+            // all but the last piece of a large Ready carry no number
+            ready = Some(batch.ready).filter(|&number| number > 0).or(ready);
         }
-        if let Some(ready) = ready.filter(|&ready| ready > 0) {
+        if let Some(ready) = ready {
             self.driver.persisted(ready, messages);
         }
     }

@@ -13,9 +13,12 @@
 //!   change of term or vote is: a sole voter wins at once, and what it sent in a term it forgot would be a lie.
 //! - Messages leave in the order they were made.
 //! - raft-rs hears of persistence before the messages that depend on it leave.
+//! - An append's entries follow the entry that it names. raft-rs 0.7 does not see to that: with `batch_append` it puts
+//!   entries into an earlier append for the same follower that was empty, wherever that one stood
+//!   (`try_batching`, `is_continuous_ents`). Such an append is mended before it leaves ([`mend`]).
 
 use crate::driver::{APPEND_BYTES, Driver};
-use crate::storage::{BadAppend, entry_bytes};
+use crate::storage::{BadAppend, LogView, entry_bytes};
 use crate::transport::{self, Envelope};
 use coffer_engine::wal::HardState;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -92,6 +95,18 @@ impl Outbox {
     }
 }
 
+/// Gives an append whose entries do not follow the entry that it names the right one to name; an append that cannot
+/// be mended counts as lost, which raft bears.
+fn mend(view: &LogView, mut message: Message) -> Option<Message> {
+    if transport::follows(&message) {
+        return Some(message);
+    }
+    let first = message.entries.first()?.index;
+    message.index = first.checked_sub(1)?;
+    message.log_term = view.term_at(message.index)?;
+    transport::follows(&message).then_some(message)
+}
+
 /// raft-rs batches all it has for one follower into one append; cut into pieces, each is still a whole append.
 fn split_and_encode(cluster_id: u64, mut message: Message, out: &mut Vec<Envelope>) {
     let to = message.to;
@@ -166,6 +181,8 @@ impl Driver {
         if must_sync {
             self.outbox.unsynced.push_back(Unsynced { number, changes_vote });
         }
+        let view = self.raw.store();
+        let messages = messages.into_iter().filter_map(|message| mend(view, message)).collect();
         self.outbox.hold(messages, leader);
         if self.outbox.unsynced.is_empty() {
             self.all_persisted();
@@ -191,5 +208,33 @@ impl Driver {
     fn all_persisted(&mut self) {
         self.outbox.persisted = self.outbox.newest;
         self.raw.on_persist_ready(self.outbox.newest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_whose_entries_do_not_follow_it_is_mended() {
+        let mut view = LogView::new(10, 2, 1 << 20);
+        let entry = |index: u64| Entry { index, term: 3, ..Entry::default() };
+        (11..=14).for_each(|index| view.append(entry(index)).unwrap());
+        let append = |index, log_term, entries: Vec<Entry>| Message {
+            msg_type: MessageType::MsgAppend,
+            index,
+            log_term,
+            entries: entries.into(),
+            ..Message::default()
+        };
+        // as raft-rs leaves it: an empty append behind 14, and entries from 12 on put into it
+        let mended = mend(&view, append(14, 3, vec![entry(12), entry(13)])).unwrap();
+        assert_eq!((mended.index, mended.log_term), (11, 3));
+        let mended = mend(&view, append(14, 3, vec![entry(11)])).unwrap();
+        assert_eq!((mended.index, mended.log_term), (10, 2));
+        let whole = append(12, 3, vec![entry(13), entry(14)]);
+        assert_eq!(mend(&view, whole.clone()), Some(whole));
+        assert_eq!(mend(&view, append(14, 3, vec![entry(10)])), None, "the entry before it is not known");
+        assert_eq!(mend(&view, append(14, 3, vec![entry(11), entry(13)])), None);
     }
 }

@@ -44,8 +44,8 @@ pub struct RecoveryOptions {
 /// The owner's mark in the log: cluster id, then member id.
 pub fn owner(cluster_id: u64, member_id: u64) -> [u8; 16] {
     let mut owner = [0; 16];
-    owner[..8].copy_from_slice(&cluster_id.to_le_bytes());
-    owner[8..].copy_from_slice(&member_id.to_le_bytes());
+    owner[..8].copy_from_slice(&cluster_id.to_be_bytes());
+    owner[8..].copy_from_slice(&member_id.to_be_bytes());
     owner
 }
 

@@ -139,9 +139,18 @@ fn entry_code(kind: EntryType) -> u8 {
     }
 }
 
-/// The bytes of a message, `None` for a kind that does not cross the network.
+/// Whether a message's entries come one after the other right behind the entry that it names.
+pub(crate) fn follows(message: &Message) -> bool {
+    (message.index + 1..).zip(message.entries.iter()).all(|(index, entry)| entry.index == index)
+}
+
+/// The bytes of a message; `None` for a kind that does not cross the network, and for entries that do not follow the
+/// message's index.
 pub fn encode(cluster_id: u64, message: &Message) -> Option<Bytes> {
     let kind = kind_code(message.get_msg_type())?;
+    if !follows(message) {
+        return None; // these bytes would put its entries elsewhere
+    }
     let data: usize = message.entries.iter().map(|e| ENTRY_HEAD_BYTES + e.data.len()).sum();
     let mut out = BytesMut::with_capacity(HEAD_BYTES + data);
     out.put_slice(MAGIC);
@@ -336,6 +345,16 @@ mod tests {
             message.set_msg_type(kind);
             assert_eq!(encode(9, &message), None);
         }
+    }
+
+    #[test]
+    fn entries_that_do_not_follow_the_messages_index_have_no_bytes() {
+        let mut message = append();
+        message.index = 41;
+        assert_eq!(encode(9, &message), None);
+        let mut message = append();
+        message.mut_entries()[1].index = 43;
+        assert_eq!(encode(9, &message), None);
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! - Commit and applied index never fall while a member runs.
 //! - No healthy member's message is refused by another.
 
+use super::network::Travelling;
 use crate::core::Core;
+use crate::driver::Standing;
 use crate::transport::{self, Envelope, Refused};
 use coffer_engine::Micros;
 use coffer_engine::mvcc::{Event, KeyRange};
@@ -108,9 +110,17 @@ impl Checker {
         seen.chain = batch.events.iter().fold(seen.chain, chain);
     }
 
-    pub(super) fn refused(&mut self, by: u64, from: u64, why: Refused) -> Result<(), String> {
+    pub(super) fn refused(
+        &mut self,
+        travelling: &Travelling,
+        standing: Standing,
+        why: Refused,
+    ) -> Result<(), String> {
         self.refused += 1;
-        Err(format!("member {by} refused a message of member {from}: {why}"))
+        let Travelling { from, envelope } = travelling;
+        let to = envelope.to;
+        let message = transport::decode(super::cluster::CLUSTER_ID, to, envelope.bytes.clone());
+        Err(format!("member {to} ({standing:?}) refused a message of member {from}: {why}: {message:?}"))
     }
 
     pub(super) fn sent(&mut self, id: u64, envelope: &Envelope) -> Result<(), String> {

@@ -318,8 +318,9 @@ impl Cluster {
             let seat = self.seat_mut(to);
             let Some(core) = seat.core.as_mut() else { continue };
             seat.touched = true;
-            if let Err(why) = core.receive(travelling.envelope.bytes) {
-                self.checker.refused(to, travelling.from, why)?;
+            let standing = core.driver().standing();
+            if let Err(why) = core.receive(travelling.envelope.bytes.clone()) {
+                self.checker.refused(&travelling, standing, why)?;
             }
         }
         for at in 0..self.seats.len() {
