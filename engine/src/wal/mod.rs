@@ -1,11 +1,57 @@
-//! The write-ahead log.
+//! The write-ahead log: what is acknowledged is durable here first.
 //!
-//! It holds the truth: what is acknowledged is durable here first. See design: batches, marks, epochs, segments.
+//! ```text
+//! append(NewBatch) > queue > one batch > WriteDurable > complete > durable()
+//!
+//!  1.wal               2.wal               3.wal (current)     4.wal     5.wal
+//! +---+---+---+---+   +---+---+---+---+   +---+---+---+-----+  +------+  +------+
+//! | H | B | B | M |<--| H | B | B | B |<--| H | B | B | ... |  |stamp |  |stamp |
+//! +---+---+---+---+   +---+---+---+---+   +---+---+---+-----+  +------+  +------+
+//!                                                    ^           next     reserve
+//!  H header: names the exact end of its predecessor  |
+//!  B batch: repeats the identity of the one before   next write goes here
+//!  M mark: an empty batch; all before it is durable
+//! ```
+//! | part | what it does |
+//! |---|---|
+//! | batch.rs | a batch's bytes: head, CRCs, entries |
+//! | segment.rs | a segment's file, its header, the stamp of unused space |
+//! | writer.rs | [`Wal`]: queue, writes in flight, marks, the clean stop, the fault that stays |
+//! | ahead.rs | segments made or recycled ahead; lack of space |
+//! | opening.rs, reader.rs, blocking.rs | opening: find the end; torn or rotten |
+//! | fuzz.rs (feature `sim`) | what a fuzzer runs |
+//!
+//! **The crash argument.** What can be on disk after a crash, and why nothing acknowledged is lost or made up:
+//! 1. A batch is acknowledged when its write and all earlier ones are durable, in order. So all that may be lost or torn
+//!    stands behind the last acknowledged batch: a first damaged batch ends the log, whole ones behind it (a second write
+//!    that overtook the first) are cut with it, and were never acknowledged.
+//! 2. Batches are never rewritten, and an opened log never appends to an old segment. Every batch is bound to its owner,
+//!    segment, offset, and to the life (epoch, salt) that wrote the segment's header, so bytes of an earlier life, of a
+//!    recycled segment or of a client are no batches here.
+//! 3. A new segment's header is written alone, when all before it is durable, and names the exact end of it. From then on
+//!    everything behind that end is dead, even a write of a killed process that arrives later. Damage before that end is
+//!    corruption.
+//! 4. Every batch tells up to which batch the log was known durable when it was made; the mark tells it for the last one,
+//!    within 2 ms of the log falling idle, and a segment's header does too. What anybody names as durable was
+//!    acknowledged or could have been: damage there is corruption, refused with file, offset, expected and found. Only
+//!    damage behind all of these is an unfinished write: cut, and reported in [`Opened::torn`]. What remains: rot in a
+//!    batch acknowledged within those 2 ms before a crash looks like one.
+//! 5. Opening syncs before it reads past the cache, and again after: what it accepted cannot be lost by a power cut that
+//!    follows a kill. Names are synced before files are relied on. A segment is used only when its length, content and
+//!    name are durable, so that a write never needs space; one that a killed process may still be writing its first
+//!    header to is never begun.
+//! 6. Segments go only after a durable batch said that nobody needs them.
+//! 7. After a failed write or sync nothing more is written or acknowledged on this log: what is on the medium is unknown,
+//!    and a second try may succeed and lie.
+//!
+//! It leaves to others: what entries mean, that entries follow one another as raft wants, and the directory's lock.
 
 mod ahead;
 mod batch;
 mod blocking;
 mod checksum;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod opening;
 mod reader;
 mod segment;

@@ -175,7 +175,7 @@ fn another_owners_log_is_refused_and_left_alone() {
     rig.settle();
     let before: Vec<_> = segments(&rig.disk).iter().map(|path| rig.disk.read_file(path)).collect();
     let other = WalOptions { owner: *b"cluster1 member3", ..small_options(1) };
-    let fault = open(&mut rig.disk, other, 0).err().expect("it is refused");
+    let fault = open(&mut rig.disk, other, 0).expect_err("it is refused");
     assert!(matches!(fault, Fault::Unusable { .. }), "{fault}");
     assert!(fault.to_string().contains("this member is"), "{fault}");
     let after: Vec<_> = segments(&rig.disk).iter().map(|path| rig.disk.read_file(path)).collect();
@@ -194,7 +194,7 @@ fn a_segment_of_another_log_among_ours_is_refused() {
         rig.settle();
         let victim = segments(&rig.disk)[place].clone();
         rig.disk.write_file(&victim, stranger.clone());
-        let fault = open(&mut rig.disk, small_options(2), 0).err().expect("it is refused");
+        let fault = open(&mut rig.disk, small_options(2), 0).expect_err("it is refused");
         assert!(fault.to_string().contains(victim.to_str().expect("a name")), "{fault}");
     }
 }
@@ -210,7 +210,7 @@ fn another_format_is_refused_with_both_numbers() {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&file[..8]), &file[12..160]);
     file[8..12].copy_from_slice(&crc.to_le_bytes());
     rig.disk.write_file(&path, file);
-    let fault = open(&mut rig.disk, small_options(2), 0).err().expect("it is refused").to_string();
+    let fault = open(&mut rig.disk, small_options(2), 0).expect_err("it is refused").to_string();
     assert!(fault.contains("format 77") && fault.contains(&format!("format {FORMAT_NUMBER}")), "{fault}");
 }
 
@@ -224,7 +224,7 @@ fn a_missing_first_middle_or_last_begun_segment_is_named() {
     for victim in &all[..all.len() - 2] {
         let mut disk = rig.disk.fork(1);
         disk.remove_file(victim);
-        let fault = open(&mut disk, small_options(2), 0).err().expect("it is refused").to_string();
+        let fault = open(&mut disk, small_options(2), 0).expect_err("it is refused").to_string();
         assert!(
             fault.contains(victim.to_str().expect("a name")) && fault.contains("no such file"),
             "{fault}"
@@ -291,7 +291,7 @@ fn a_full_disk_is_said_early_keeps_a_reserve_and_heals_by_itself() {
 
 #[test]
 fn options_that_contradict_one_another_are_refused() {
-    let refused = |options| open(&mut SimDisk::new(1), options, 0).err().expect("refused").to_string();
+    let refused = |options| open(&mut SimDisk::new(1), options, 0).expect_err("refused").to_string();
     let text =
         refused(WalOptions { segment_bytes_min: 2 << 20, segment_bytes_max: 1 << 20, ..small_options(1) });
     assert!(text.contains("smallest segment"), "{text}");

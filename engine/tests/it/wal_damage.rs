@@ -8,7 +8,7 @@ use coffer_engine::disk::sim::SimDisk;
 use coffer_engine::disk::sim::rng::Rng;
 use coffer_engine::error::Fault;
 use coffer_engine::wal::{Opened, RecoveredBatch, Wal, WalOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One bit in so many is also tried with a real opening, which changes files.
 const OPENED_ONE_IN: usize = 509;
@@ -78,7 +78,7 @@ impl Counts {
         &mut self,
         expected: &(u64, u64, Content),
         found: Result<(Opened, Content), Fault>,
-        file: &PathBuf,
+        file: &Path,
     ) {
         self.tried += 1;
         match found.map(outcome) {

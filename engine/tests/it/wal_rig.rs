@@ -111,7 +111,12 @@ impl Rig {
     }
 
     /// The next life of a log: what earlier lives appended, up to `acked` acknowledged, goes on being the list.
-    pub(crate) fn next_life(disk: SimDisk, seed: u64, options: WalOptions, before: &Before) -> Result<Rig, Fault> {
+    pub(crate) fn next_life(
+        disk: SimDisk,
+        seed: u64,
+        options: WalOptions,
+        before: &Before,
+    ) -> Result<Rig, Fault> {
         let mut rig = Rig::on(disk, seed, options)?;
         rig.released = before.released;
         rig.appended = before.appended.clone();
@@ -268,7 +273,13 @@ pub(crate) fn check(rig: &Rig, base: &Content, acked: u64, opened: &Opened, foun
     );
     let expected = rig.content_at(base, opened.last_seq).above(rig.released);
     let found = found.clone().above(rig.released);
-    assert_eq!(found.hard_state, expected.hard_state, "{context}: hard state");
+    assert_eq!(
+        found.hard_state,
+        expected.hard_state,
+        "{context}: hard state at sequence {} of {:?} ({acked} acknowledged)",
+        opened.last_seq,
+        rig.appended.iter().map(|(seq, _)| *seq).collect::<Vec<_>>()
+    );
     assert!(
         found.entries == expected.entries,
         "{context}: entries {:?}..{:?} instead of {:?}..{:?}",

@@ -1,0 +1,121 @@
+//! What it takes to make a batch durable: records of 300 bytes, appended and waited for, by batch size and by the way
+//! the log writes. Beside criterion's mean, the percentiles of single batches.
+//!
+//! The log lies in the build directory (`CARGO_TARGET_TMPDIR`), on the disk that is to be measured; not in memory. Old
+//! segments are released as it goes, so that it stays small and recycles them, as it does under a page file.
+
+use bytes::Bytes;
+use coffer_engine::disk::uring::UringDisk;
+use coffer_engine::disk::{Disk, DiskIo, open_disk};
+use coffer_engine::wal::{EntryKind, HardState, LogEntry, NewBatch, Wal, WalOptions};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use hdrhistogram::Histogram;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const RECORD_BYTES: usize = 300;
+const BATCHES: [u64; 4] = [1, 8, 64, 512];
+
+struct Log {
+    disk: Box<dyn Disk>,
+    wal: Wal,
+    start: Instant,
+    data: Bytes,
+    last: u64,
+    completions: Vec<coffer_engine::disk::Completion>,
+}
+
+impl Log {
+    fn open(dir: &Path, choice: DiskIo) -> Log {
+        let mut disk = open_disk(choice).expect("the disk opens");
+        let mut options = WalOptions::new(dir.join("wal"), *b"bench, one owner", 1);
+        options.segment_bytes_max = 16 << 20;
+        let (wal, _) = Wal::open(disk.as_mut(), options, 0, &mut |_| Ok(())).expect("the log opens");
+        let data = Bytes::from(vec![0x5a; RECORD_BYTES]);
+        Log { disk, wal, start: Instant::now(), data, last: 0, completions: Vec::new() }
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
+    /// Appends `count` records and waits until they are durable.
+    fn append(&mut self, count: u64) {
+        let entries = (self.last + 1..=self.last + count).map(|index| LogEntry {
+            index,
+            term: 1,
+            kind: EntryKind::Normal,
+            data: self.data.clone(),
+        });
+        let hard_state = HardState { term: 1, vote: 1, commit: self.last };
+        let seq = self.wal.append(NewBatch { hard_state, entries: entries.collect() });
+        self.last += count;
+        self.wal.release(self.last.saturating_sub(100_000));
+        while self.wal.durable() < seq {
+            let now = self.now();
+            self.wal.step(self.disk.as_mut(), now).expect("no fault");
+            let timeout = self.wal.wakeup().map(|at| at.saturating_sub(now));
+            self.disk.wait(timeout);
+            self.disk.poll(&mut self.completions);
+            let now = self.now();
+            for completion in self.completions.drain(..) {
+                self.wal.complete(completion, now);
+            }
+        }
+    }
+}
+
+fn disks() -> Vec<(&'static str, DiskIo)> {
+    match UringDisk::open() {
+        Ok(_) => vec![("io_uring", DiskIo::Uring), ("pwrite", DiskIo::Sync)],
+        Err(error) => {
+            eprintln!("SKIPPED: io_uring, the kernel refuses it: {error}");
+            vec![("pwrite", DiskIo::Sync)]
+        }
+    }
+}
+
+fn append(c: &mut Criterion) {
+    for (name, choice) in disks() {
+        let mut group = c.benchmark_group(format!("wal append, {name}"));
+        group
+            .sample_size(20)
+            .measurement_time(Duration::from_secs(3))
+            .warm_up_time(Duration::from_millis(500));
+        for count in BATCHES {
+            let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+            let mut log = Log::open(dir.path(), choice);
+            let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+            group.throughput(Throughput::Elements(count));
+            group.bench_with_input(BenchmarkId::from_parameter(count), &count, |b, count| {
+                b.iter_custom(|rounds| {
+                    let start = Instant::now();
+                    for _ in 0..rounds {
+                        let begun = Instant::now();
+                        log.append(*count);
+                        latency.saturating_record(begun.elapsed().as_nanos() as u64);
+                    }
+                    start.elapsed()
+                });
+            });
+            let us = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1_000.0;
+            let stats = log.wal.stats();
+            println!(
+                "  {name}, {count} records: p50 {:.0} us, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}; {} batches, \
+                 {} bytes each, {} segments recycled",
+                us(0.5),
+                us(0.9),
+                us(0.99),
+                us(0.999),
+                us(1.0),
+                stats.batches,
+                stats.bytes_written / stats.writes.max(1),
+                stats.segments_recycled,
+            );
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, append);
+criterion_main!(benches);
