@@ -466,3 +466,23 @@ fn a_page_uncounted_has_the_same_keys() {
     assert_eq!((counted.count, uncounted.count), (20, 6));
     assert_eq!((counted.kvs, counted.more), (uncounted.kvs, uncounted.more));
 }
+
+#[test]
+fn a_lease_ends_at_its_deadline_and_not_a_millisecond_before() {
+    let mut store = Store::new();
+    let mut index = 0;
+    let mut apply = |clock_ms, command| {
+        index += 1;
+        let mut tx = store.begin();
+        let applied = tx.apply(index, 1, &Stamped { clock_ms, command });
+        tx.publish();
+        applied.outcome
+    };
+    assert!(apply(5_000, Command::LeaseGrant { id: 7, ttl: 10 }).is_ok());
+    assert_eq!(apply(14_999, Command::LeaseExpire { id: 7 }), Ok(Reply::LeaseExpire(false)));
+    assert_eq!(apply(14_999, Command::LeaseRenew { ids: vec![7] }), Ok(Reply::LeaseRenew(vec![10])));
+    assert_eq!(apply(24_998, Command::LeaseExpire { id: 7 }), Ok(Reply::LeaseExpire(false)));
+    assert_eq!(apply(24_999, Command::LeaseRenew { ids: vec![7] }), Ok(Reply::LeaseRenew(vec![0])));
+    assert_eq!(apply(24_999, Command::LeaseExpire { id: 7 }), Ok(Reply::LeaseExpire(true)));
+    assert_eq!(apply(24_999, Command::LeaseExpire { id: 7 }), Ok(Reply::LeaseExpire(false)));
+}
