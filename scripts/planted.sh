@@ -43,10 +43,10 @@ plant() { # NAME FILE EXPRESSION PACKAGE FILTER
     changed=$(diff "$tree/$file.whole" "$tree/$file" | grep -c '^>' || true)
     if ((changed != 1)); then
         verdict="the expression changes $changed lines, not one: mend it"
-    elif (cd "$tree" && cargo test --profile ci -p "$package" "$filter") >"$log" 2>&1; then
+    elif (cd "$tree" && timeout 900 cargo test --profile ci -p "$package" "$filter") >"$log" 2>&1; then
         verdict="NOT CAUGHT by $package $filter"
     elif ! grep -qE '^test result: FAILED|^error: test failed' "$log"; then
-        verdict="does not build"
+        verdict="does not build, or hangs"
     fi
     mv "$tree/$file.whole" "$tree/$file"
     touch "$tree/$file"
