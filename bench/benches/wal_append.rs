@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use coffer_engine::disk::uring::UringDisk;
-use coffer_engine::disk::{Disk, DiskIo, open_disk};
+use coffer_engine::disk::{Completion, Disk, DiskIo, Done, IoBuf, Op, open_disk};
 use coffer_engine::wal::{EntryKind, HardState, LogEntry, NewBatch, Wal, WalOptions};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hdrhistogram::Histogram;
@@ -22,7 +22,7 @@ struct Log {
     start: Instant,
     data: Bytes,
     last: u64,
-    completions: Vec<coffer_engine::disk::Completion>,
+    completions: Vec<Completion>,
 }
 
 impl Log {
@@ -75,6 +75,70 @@ fn disks() -> Vec<(&'static str, DiskIo)> {
     }
 }
 
+/// From 1 ns to a minute, three digits.
+fn percentiles() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are allowed")
+}
+
+fn text(latency: &Histogram<u64>) -> String {
+    let us = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1_000.0;
+    format!(
+        "p50 {:.0} us, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
+        us(0.5),
+        us(0.9),
+        us(0.99),
+        us(0.999),
+        us(1.0)
+    )
+}
+
+fn run(disk: &mut dyn Disk, op: Op) -> (Option<IoBuf>, Done) {
+    let token = disk.submit(op);
+    let mut out = Vec::new();
+    loop {
+        disk.poll(&mut out);
+        if let Some(place) = out.iter().position(|completion| completion.token == token) {
+            let completion = out.swap_remove(place);
+            return (completion.buf, completion.result.expect("the disk works"));
+        }
+        disk.wait(None);
+    }
+}
+
+/// The floor: one durable write of a block into a file filled before, without a log.
+fn raw(c: &mut Criterion) {
+    const FILE_BLOCKS: u64 = 4096;
+    for (name, choice) in disks() {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let mut disk = open_disk(choice).expect("the disk opens");
+        let path = dir.path().join("raw");
+        let (_, Done::Opened(file, _)) = run(disk.as_mut(), Op::Open { path, create: true }) else { return };
+        run(disk.as_mut(), Op::Write { file, offset: 0, buf: IoBuf::zeroed(FILE_BLOCKS as usize * 4096) });
+        run(disk.as_mut(), Op::Sync { file });
+        let (mut latency, mut block, mut buf) = (percentiles(), 0, Some(IoBuf::zeroed(4096)));
+        let mut group = c.benchmark_group("one durable block, no log");
+        group
+            .sample_size(20)
+            .measurement_time(Duration::from_secs(3))
+            .warm_up_time(Duration::from_millis(500));
+        group.bench_function(name, |b| {
+            b.iter_custom(|rounds| {
+                let start = Instant::now();
+                for _ in 0..rounds {
+                    let begun = Instant::now();
+                    block = (block + 1) % FILE_BLOCKS;
+                    let full = buf.take().unwrap_or_else(|| IoBuf::zeroed(4096));
+                    buf = run(disk.as_mut(), Op::WriteDurable { file, offset: block * 4096, buf: full }).0;
+                    latency.saturating_record(begun.elapsed().as_nanos() as u64);
+                }
+                start.elapsed()
+            });
+        });
+        println!("  {name}: {}", text(&latency));
+        group.finish();
+    }
+}
+
 fn append(c: &mut Criterion) {
     for (name, choice) in disks() {
         let mut group = c.benchmark_group(format!("wal append, {name}"));
@@ -85,7 +149,7 @@ fn append(c: &mut Criterion) {
         for count in BATCHES {
             let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
             let mut log = Log::open(dir.path(), choice);
-            let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+            let mut latency = percentiles();
             group.throughput(Throughput::Elements(count));
             group.bench_with_input(BenchmarkId::from_parameter(count), &count, |b, count| {
                 b.iter_custom(|rounds| {
@@ -98,16 +162,10 @@ fn append(c: &mut Criterion) {
                     start.elapsed()
                 });
             });
-            let us = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1_000.0;
             let stats = log.wal.stats();
             println!(
-                "  {name}, {count} records: p50 {:.0} us, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}; {} batches, \
-                 {} bytes each, {} segments recycled",
-                us(0.5),
-                us(0.9),
-                us(0.99),
-                us(0.999),
-                us(1.0),
+                "  {name}, {count} records: {}; {} batches, {} bytes each, {} segments recycled",
+                text(&latency),
                 stats.batches,
                 stats.bytes_written / stats.writes.max(1),
                 stats.segments_recycled,
@@ -117,5 +175,5 @@ fn append(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, append);
+criterion_group!(benches, raw, append);
 criterion_main!(benches);

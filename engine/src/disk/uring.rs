@@ -14,7 +14,7 @@
 //! - A buffer belongs to the operation until its last completion was seen; if the disk goes before that, the buffer is
 //!   leaked rather than freed under the kernel's hands.
 //! - A file is opened with O_DIRECT if the file system takes it and its alignment is no larger than
-//!   [`BLOCK_BYTES`](super::BLOCK_BYTES), as statx tells; else through the page cache.
+//!   [`BLOCK_BYTES`], as statx tells; else through the page cache.
 #![allow(unsafe_code, reason = "submission entries hold raw pointers")]
 
 use super::{BLOCK_BYTES, Completion, Disk, Done, FileId, IoBuf, Op, Token, Waker, plain};
