@@ -195,8 +195,12 @@ impl Driver {
                 if full && !message.entries.is_empty() { Err(Refused::Full) } else { Ok(()) }
             }
             MessageType::MsgHeartbeat if message.commit > last => Err(Refused::BeyondLog),
-            MessageType::MsgAppendResponse if !message.reject && message.index > last => {
-                if message.term == raft.term { Err(Refused::BeyondLog) } else { Ok(()) }
+            // one that led and came back without entries it had not synced may hear of them late: it leads no more
+            MessageType::MsgAppendResponse
+                if raft.state == StateRole::Leader && message.term == raft.term =>
+            {
+                let beyond = !message.reject && message.index > last;
+                if beyond { Err(Refused::BeyondLog) } else { Ok(()) }
             }
             _ => Ok(()),
         }

@@ -22,9 +22,12 @@ use coffer_engine::command::{Command, Member, Stamped};
 use coffer_engine::disk::{Completion, Disk};
 use coffer_engine::error::Fault;
 use coffer_engine::store::Store;
-use coffer_engine::wal::{EntryKind, HardState, LogEntry, NewBatch, Opened, RecoveredBatch, Wal, WalOptions};
+use coffer_engine::wal::{
+    self, EntryKind, HardState, LogEntry, NewBatch, Opened, RecoveredBatch, Wal, WalOptions,
+};
 use raft::eraftpb::Entry;
 use std::collections::VecDeque;
+use std::path::Path;
 
 /// Whose log is opened, and how.
 #[derive(Clone, Debug)]
@@ -47,6 +50,18 @@ pub fn owner(cluster_id: u64, member_id: u64) -> [u8; 16] {
     owner[..8].copy_from_slice(&cluster_id.to_be_bytes());
     owner[8..].copy_from_slice(&member_id.to_be_bytes());
     owner
+}
+
+/// The cluster and member ids that the log in `wal_dir` was written for; `None` where there is no log yet.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn identity_of(wal_dir: &Path) -> Result<Option<(u64, u64)>, Error> {
+    let owner = wal::owner_of(wal_dir)?;
+    Ok(owner.map(|owner| {
+        let both = u128::from_be_bytes(owner);
+        ((both >> 64) as u64, both as u64)
+    }))
 }
 
 /// A member ready to start raft.

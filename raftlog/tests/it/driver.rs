@@ -213,6 +213,13 @@ fn an_append_response_beyond_the_leaders_log_is_refused() {
 }
 
 #[test]
+fn a_late_answer_to_one_that_led_and_came_back_is_harmless() {
+    let mut driver = driver(&[1, 2, 3], 4);
+    driver.step(Message { index: 9, ..from_two(MessageType::MsgAppendResponse, 1) }).unwrap();
+    assert_eq!(driver.standing().commit, 1);
+}
+
+#[test]
 fn a_stranger_is_not_heard() {
     let mut driver = driver(&[1, 2, 3], 1);
     let vote = Message { from: 9, index: 5, log_term: 2, ..from_two(MessageType::MsgRequestVote, 3) };
