@@ -15,7 +15,7 @@
 //! - raft-rs hears of persistence before the messages that depend on it leave.
 //! - An append's entries follow the entry that it names. raft-rs 0.7 does not see to that: with `batch_append` it puts
 //!   entries into an earlier append for the same follower that was empty, wherever that one stood
-//!   (`try_batching`, `is_continuous_ents`). Such an append is mended before it leaves ([`mend`]).
+//!   (`try_batching`, `is_continuous_ents`). Such an append is mended before it leaves (`mend`).
 
 use crate::driver::{APPEND_BYTES, Driver};
 use crate::storage::{BadAppend, LogView, entry_bytes};
