@@ -175,9 +175,10 @@ impl Ahead {
         }
         let segment = self.ready.back().map_or(current, |last| last.segment) + 1;
         let wanted = self.ready.len() < READY_SEGMENTS;
+        let waiting = self.full && now < self.retry_at;
         let fits = self.retired.front().is_some_and(|old| old.bytes >= self.bytes_min);
         if wanted && fits {
-            if let Some(old) = self.retired.pop_front() {
+            if !waiting && let Some(old) = self.retired.pop_front() {
                 let op = Op::Rename {
                     from: segment_path(&self.dir, old.segment),
                     to: segment_path(&self.dir, segment),
@@ -186,7 +187,7 @@ impl Ahead {
             }
         } else if let Some(old) = self.retired.pop_front() {
             self.start(disk, Job::Remove, Op::Remove { path: segment_path(&self.dir, old.segment) });
-        } else if wanted && (!self.full || now >= self.retry_at) {
+        } else if wanted && !waiting {
             let op = Op::Open { path: unfinished_path(&self.dir), create: true };
             self.start(disk, Job::Create { segment, bytes: self.bytes_next }, op);
         }
@@ -210,7 +211,7 @@ impl Ahead {
     /// Goes on with the job whose operation completed.
     ///
     /// # Errors
-    /// A failure other than a lack of space.
+    /// A failure other than a lack of room.
     pub(super) fn settle(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<(), Fault> {
         let Some(completion) = self.completion.take() else { return Ok(()) };
         let Some((job, _)) = self.job.take() else { return Ok(()) };
@@ -219,7 +220,7 @@ impl Ahead {
         }
         match completion.result {
             Ok(done) => self.advance(disk, job, done),
-            Err(error) if is_lack_of_space(&error) => self.give_up(disk, job, error, now),
+            Err(error) if is_lack_of_room(&error) => self.give_up(disk, job, error, now),
             Err(error) => Err(self.fault(&job, error)),
         }
     }
@@ -296,7 +297,7 @@ impl Ahead {
         self.start(disk, Job::Fill { segment, bytes, file, filled: filled + chunk }, op);
     }
 
-    /// No space for the segment in the making: try half of it, or later.
+    /// No room for the segment in the making: try half of it, or later.
     fn give_up(&mut self, disk: &mut dyn Disk, job: Job, error: io::Error, now: Micros) -> Result<(), Fault> {
         let (bytes, file) = match &job {
             Job::Create { bytes, .. } => (*bytes, None),
@@ -304,6 +305,13 @@ impl Ahead {
             | Job::Fill { bytes, file, .. }
             | Job::Sync { bytes, file, .. }
             | Job::Rename { bytes, file, .. } => (*bytes, Some(*file)),
+            // under its new name it is tried again; renaming it to that once more does nothing
+            Job::RecycleOpen { segment, old } => {
+                self.retired.push_front(RetiredSegment { segment: *segment, bytes: old.bytes });
+                (self.bytes_min, None)
+            }
+            // its space is not given back; nothing depends on that
+            Job::CutOpen { .. } => return Ok(()),
             // how far it got is unknown
             _ => return Err(self.fault(&job, error)),
         };
@@ -346,9 +354,11 @@ impl Ahead {
     }
 }
 
-/// Whether an error means that the disk, the quota or the file size limit is full.
-pub(super) fn is_lack_of_space(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+/// Whether an error means that there is no room: the disk, the quota, the file size limit, open files or memory.
+fn is_lack_of_room(error: &io::Error) -> bool {
+    let files = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    let space = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG];
+    error.raw_os_error().is_some_and(|number| files.contains(&number) || space.contains(&number))
 }
 
 /// The smallest segment in which an entry of `entry_bytes_max` fits beside header and mark.

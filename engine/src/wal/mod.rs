@@ -53,6 +53,7 @@ mod checksum;
 #[cfg(feature = "sim")]
 pub mod fuzz;
 mod opening;
+mod owner;
 mod reader;
 mod segment;
 mod writer;
@@ -61,6 +62,7 @@ use bytes::Bytes;
 use std::path::PathBuf;
 
 pub use ahead::SPACE_RETRY_US;
+pub use owner::owner_of;
 pub use segment::FORMAT_NUMBER;
 pub use writer::Wal;
 
