@@ -10,13 +10,16 @@
 //! - Addresses are bound before anything else is started, so that a taken port costs nothing but an error.
 //! - Beyond the bound of connections new ones are closed at once: descriptors for the log remain.
 //! - An error of accept is never fatal; out of descriptors it waits a little.
-//! - Every connection has HTTP/2's limits from the configuration. h2 has no hook for a client's own pings, so that
-//!   `--grpc-keepalive-min-time` is not enforced beyond h2's own protection against floods.
+//! - Every connection has HTTP/2's limits from the configuration.
 //!
-//! It leaves to others: what is said on a connection ([`crate::rpc::door`]).
+//! It leaves to others: what is said on a connection ([`crate::rpc::door`]); pings, floods of control frames and silent
+//! clients (`guard`).
+
+mod guard;
 
 use crate::config::{Config, Scheme, Url};
 use crate::rpc::door::Door;
+use guard::Guard;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -28,6 +31,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
@@ -291,8 +295,15 @@ async fn pause(error: &io::Error) {
     }
 }
 
+/// How connections are spoken on.
+pub struct Terms {
+    builder: auto::Builder<TokioExecutor>,
+    /// Least time between a client's pings; zero: any.
+    ping_min_time: Duration,
+}
+
 /// How connections are spoken on, from the configuration.
-pub fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
+pub fn protocol(config: &Config) -> Terms {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     let receive = u32::try_from(config.grpc_receive_bytes_max()).unwrap_or(u32::MAX >> 1);
@@ -312,16 +323,11 @@ pub fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
     if !config.grpc_keepalive_timeout.is_zero() {
         http2.keep_alive_timeout(config.grpc_keepalive_timeout);
     }
-    builder
+    Terms { builder, ping_min_time: config.grpc_keepalive_min_time }
 }
 
 /// Serves one connection until its client goes, or gracefully ends it once `stop` is told.
-pub async fn serve(
-    accepted: Accepted,
-    doors: Arc<Doors>,
-    protocol: Arc<auto::Builder<TokioExecutor>>,
-    stop: watch::Receiver<bool>,
-) {
+pub async fn serve(accepted: Accepted, doors: Arc<Doors>, protocol: Arc<Terms>, stop: watch::Receiver<bool>) {
     let door = match accepted.kind {
         Kind::Client => &doors.client,
         Kind::ClientHttp => &doors.client_http,
@@ -329,11 +335,11 @@ pub async fn serve(
     };
     let result = match accepted.stream {
         Stream::Tcp(stream) => match TcpStream::from_std(stream) {
-            Ok(stream) => speak(TokioIo::new(stream), door.clone(), &protocol, stop).await,
+            Ok(stream) => speak(stream, door.clone(), &protocol, stop).await,
             Err(error) => Err(error.into()),
         },
         Stream::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => speak(TokioIo::new(stream), door.clone(), &protocol, stop).await,
+            Ok(stream) => speak(stream, door.clone(), &protocol, stop).await,
             Err(error) => Err(error.into()),
         },
     };
@@ -343,16 +349,17 @@ pub async fn serve(
     drop(accepted.counted);
 }
 
-async fn speak<I>(
-    io: I,
+async fn speak<S>(
+    stream: S,
     door: Door,
-    protocol: &auto::Builder<TokioExecutor>,
+    protocol: &Terms,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut connection = pin!(protocol.serve_connection(io, door));
+    let io = TokioIo::new(Guard::new(stream, protocol.ping_min_time));
+    let mut connection = pin!(protocol.builder.serve_connection(io, door));
     tokio::select! {
         result = connection.as_mut() => return result,
         _ = stop.wait_for(|stop| *stop) => {}

@@ -141,8 +141,8 @@ pub(super) const FLAGS: &[Flag] = &[
         Duration,
         "5s",
         Member,
-        Warned("pings of clients are not counted in this version"),
-        "Least time between a client's pings.",
+        Effective,
+        "Least time between a client's pings (0: any).",
     ),
     flag(
         "grpc-keepalive-interval",
