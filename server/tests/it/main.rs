@@ -1,5 +1,6 @@
 //! coffer as its clients see it: members in this process and the real binary, driven by the client of our own protos.
 
+mod attacks;
 mod binary;
 mod compaction;
 mod errors;
