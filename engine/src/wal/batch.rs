@@ -324,7 +324,9 @@ impl BatchHead {
         let appended = self.last_seq.wrapping_sub(self.before.seq);
         let sequence = if self.mark { appended == 0 } else { (1..SEQUENCE_MAX).contains(&appended) };
         let bounded = self.last_seq < SEQUENCE_MAX && self.number < SEQUENCE_MAX;
-        if counted != u64::from(self.entry_count) || !sequence || !bounded {
+        // indexes begin at 1
+        let indexed = self.entry_count == 0 || self.first_index > 0;
+        if counted != u64::from(self.entry_count) || !sequence || !bounded || !indexed {
             return None;
         }
         // an entry has at least its head, so the length bounds the number before anything is allocated

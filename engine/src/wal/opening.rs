@@ -9,8 +9,7 @@
 //! are and whenever they arrive. So opening itself needs no space: a member starts, and reads, on a full disk.
 //!
 //! A segment found allocated but not begun is not used as it is: a killed process may have had its header in flight,
-//! and that write may still arrive, in that file. Its name goes to the one behind it, which nobody can have been
-//! writing.
+//! and that write may still arrive, in that file. Its name goes to the highest one, which nobody can have been writing.
 
 use super::ahead::{Ahead, ReadySegment, segment_bytes_for};
 use super::blocking::{run, run_named, unexpected};
@@ -102,37 +101,50 @@ fn remove_if_there(disk: &mut dyn Disk, path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// The segments that were found allocated and not begun, as far as they can be used: each under the name before its
-/// own, so that the file which a killed process may still be writing its header to is gone.
+/// The segments that were found allocated and not begun, as far as they can be used. The highest takes the name of the
+/// lowest, so that the file to which a killed process may still be writing its header is gone. All is done from the top
+/// and step by step, so that a crash in between leaves no gap.
 fn adopt_unbegun(
     disk: &mut dyn Disk,
     options: &WalOptions,
     found: &Recovered,
 ) -> Result<Vec<ReadySegment>, Fault> {
-    let dir = &options.dir;
-    let next = found.end.segment + 1;
-    let mut ready = Vec::new();
-    for (segment, bytes) in &found.unbegun {
-        let old = segment_path(dir, *segment);
-        let wanted = next + ready.len() as u64;
-        let usable = *bytes >= options.segment_bytes_min && bytes.is_multiple_of(BLOCK_BYTES as u64);
-        if *segment == wanted + 1 && usable {
-            let new = segment_path(dir, wanted);
-            run_named(disk, "rename", &old, Op::Rename { from: old.clone(), to: new.clone() })?;
-            run_named(disk, "sync", dir, Op::SyncDir { dir: dir.clone() })?;
-            let (file, bytes) = open_file(disk, &new)?;
-            // it may hold anything: a recycled one, or bytes that a crash left
-            ready.push(ReadySegment { segment: wanted, file, bytes, recycled: true });
-        }
+    let usable = |bytes: u64| bytes >= options.segment_bytes_min && bytes.is_multiple_of(BLOCK_BYTES as u64);
+    let mut kept = found.unbegun.clone();
+    // those above one that cannot be used cannot be used either
+    let whole = kept.iter().skip(1).take_while(|(_, bytes)| usable(*bytes)).count();
+    while kept.len() > whole + 1 {
+        remove_last(disk, options, &mut kept)?;
     }
-    // the highest first and each for itself, so that a crash in between leaves no gap
-    for (segment, _) in found.unbegun.iter().rev() {
-        if *segment >= next + ready.len() as u64 && *segment < next + found.unbegun.len() as u64 {
-            remove_if_there(disk, &segment_path(dir, *segment))?;
-            run_named(disk, "sync", dir, Op::SyncDir { dir: dir.clone() })?;
-        }
+    let Some((lowest, _)) = kept.first().copied() else { return Ok(Vec::new()) };
+    if kept.len() == 1 {
+        remove_last(disk, options, &mut kept)?;
+        return Ok(Vec::new());
+    }
+    if let Some((highest, bytes)) = kept.pop() {
+        let (from, to) = (segment_path(&options.dir, highest), segment_path(&options.dir, lowest));
+        run_named(disk, "rename", &from, Op::Rename { from: from.clone(), to })?;
+        sync_dir(disk, &options.dir)?;
+        kept[0].1 = bytes;
+    }
+    let mut ready = Vec::new();
+    for (segment, _) in kept {
+        let (file, bytes) = open_file(disk, &segment_path(&options.dir, segment))?;
+        // it may hold anything: a recycled one, or bytes that a crash left
+        ready.push(ReadySegment { segment, file, bytes, recycled: true });
     }
     Ok(ready)
+}
+
+fn remove_last(disk: &mut dyn Disk, options: &WalOptions, kept: &mut Vec<(u64, u64)>) -> Result<(), Fault> {
+    if let Some((segment, _)) = kept.pop() {
+        remove_if_there(disk, &segment_path(&options.dir, segment))?;
+    }
+    sync_dir(disk, &options.dir)
+}
+
+fn sync_dir(disk: &mut dyn Disk, dir: &Path) -> Result<(), Fault> {
+    run_named(disk, "sync", dir, Op::SyncDir { dir: dir.to_path_buf() }).map(|_| ())
 }
 
 fn open_file(disk: &mut dyn Disk, path: &Path) -> Result<(FileId, u64), Fault> {

@@ -194,11 +194,12 @@ impl Wal {
     /// [`Wal::entry_bytes_max`] stops the log.
     ///
     /// # Panics
-    /// The entries' indexes are not contiguous, or [`Wal::close`] was called.
+    /// The entries' indexes are not contiguous or one is 0, or [`Wal::close`] was called.
     pub fn append(&mut self, batch: NewBatch) -> u64 {
         assert!(!self.closing, "nothing is appended to a log that is being closed");
         let contiguous = batch.entries.windows(2).all(|pair| pair[0].index + 1 == pair[1].index);
-        assert!(contiguous, "the entries of a batch are contiguous");
+        let indexed = batch.entries.first().is_none_or(|first| first.index > 0);
+        assert!(contiguous && indexed, "the entries of a batch are contiguous, their indexes begin at 1");
         if let Some(large) =
             batch.entries.iter().find(|entry| entry.data.len() as u64 > self.entry_bytes_max())
         {
