@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match config::load(std::env::args().skip(1), std::env::vars()) {
+    match config::from_process() {
         Ok(Start::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -32,6 +32,8 @@ fn run(config: Config) -> ExitCode {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    tracing::info!(args = ?logging::json(&args), "Running: ");
     logging::say_notes(&config.notes);
     tracing::info!(
         "etcd-version" = config::ETCD_VERSION,

@@ -30,6 +30,7 @@ use coffer_engine::command::Member as MemberInfo;
 use coffer_raftlog::error::Error as LogError;
 use coffer_raftlog::node::{Node, Options};
 use coffer_raftlog::proposal;
+use coffer_raftlog::recovery;
 use directory::DataDirectory;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -88,6 +89,12 @@ impl Member {
     /// See [`StartError`]; nothing is left running.
     pub fn start(config: Config, on_fault: OnFault) -> Result<Member, StartError> {
         let directory = DataDirectory::open(&config).map_err(StartError::Directory)?;
+        let said = if directory.is_fresh() {
+            "Initialize and start etcd server"
+        } else {
+            "server has already been initialized"
+        };
+        tracing::info!(name = %config.name, "data-dir" = %config.data_dir.display(), "{said}");
         let listeners = accept::bind(&config).map_err(StartError::Listen)?;
         let addresses = listeners.iter().filter_map(|listener| listener.address).collect();
         let (shared, servings) = start_log(config, &directory, on_fault)?;
@@ -170,6 +177,9 @@ fn start_log(
     let members = first_members(&config);
     let own = identity::member_id(&config.peer_urls(), &config.initial_cluster_token);
     let cluster_id = identity::cluster_id(members.iter().map(|member| member.id));
+    // Once there is a log it says who this is; the flags of the first start count no more, as with etcd.
+    let written = recovery::identity_of(directory.wal_path()).map_err(StartError::Log)?;
+    let (cluster_id, own) = written.unwrap_or((cluster_id, own));
     let boxes: Vec<Arc<Mailbox>> = (0..config.serving_threads.max(1))
         .map(|number| {
             Arc::new(Mailbox::new(u16::try_from(number).unwrap_or(u16::MAX), config.requests_in_flight_max))

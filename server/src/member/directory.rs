@@ -59,6 +59,7 @@ impl std::error::Error for Refusal {}
 pub struct DataDirectory {
     path: PathBuf,
     wal: PathBuf,
+    fresh: bool,
     /// The lock lives as long as the file is open.
     _lock: File,
 }
@@ -77,12 +78,18 @@ impl DataDirectory {
         make(&path)?;
         let lock = lock(&path)?;
         make(&wal)?;
-        Ok(DataDirectory { path, wal, _lock: lock })
+        let fresh = std::fs::read_dir(&wal).is_ok_and(|mut files| files.next().is_none());
+        Ok(DataDirectory { path, wal, fresh, _lock: lock })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether no member has ever run on it.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Where the log's segments lie.
@@ -102,9 +109,11 @@ fn make(path: &Path) -> Result<(), Refusal> {
         let path = path.to_owned();
         move |source| Refusal::Io { operation, path, source }
     };
+    // A directory that is not in its parent after a power cut would take the log with it: sync all that get a new name.
+    let absolute = std::path::absolute(path).map_err(io("find"))?;
+    let there = absolute.ancestors().position(Path::is_dir).unwrap_or(0);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("create directory"))?;
-    // A directory that is not in its parent after a power cut would take the log with it.
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    for parent in absolute.ancestors().skip(1).take(there.max(1)) {
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync the parent of"))?;
     }
     Ok(())

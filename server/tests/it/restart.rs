@@ -74,6 +74,29 @@ fn what_was_acknowledged_is_in_a_copy_of_the_directory_taken_while_it_runs() {
 }
 
 #[test]
+fn a_member_that_starts_again_is_who_its_log_says_whatever_its_flags_say_now() {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path().join("data");
+    let mut ids = Vec::new();
+    for flags in [
+        ["--name=one", "--initial-cluster-token=first"],
+        ["--name=two", "--initial-cluster-token=second"],
+    ] {
+        let mut member = TestMember::start_on(&directory, &flags).expect("the member starts");
+        run(async {
+            let mut client = member.client().await;
+            client.put(flags[0], "there").await;
+            let header = client.range(range("--name=one", "")).await;
+            assert_eq!(header.count, 1);
+            let header = header.header.unwrap();
+            ids.push((header.cluster_id, header.member_id));
+        });
+        member.stop();
+    }
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[test]
 fn a_directory_is_one_members_own() {
     let mut member = TestMember::start(&[]);
     let second = TestMember::start_on(member.directory(), &[]);
