@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while, from seeds made afresh from real encodings and the inputs kept in fuzz/seeds.
+# Runs every fuzz target for a while, from the seeds in fuzz/seeds.
 #
 #   scripts/fuzz.sh [--seconds N] [--sanitizer address|none] [--planted] [TARGET ...]
+#   scripts/fuzz.sh --seeds      makes the seeds again from real encodings, after a format has changed
 #
 # --planted puts a panic behind each target's parser first (the cfg `planted`) and demands that the target finds it
 # within its time: a fuzzer that cannot find that finds nothing.
@@ -15,6 +16,7 @@ while (($#)); do
         --seconds) seconds=$2; shift 2 ;;
         --sanitizer) sanitizer=$2; shift 2 ;;
         --planted) planted=1; shift ;;
+        --seeds) cd fuzz && exec cargo run --quiet --bin seeds -- seeds ;;
         -*) echo "fuzz.sh: unknown option $1" >&2; exit 2 ;;
         *) targets+=("$1"); shift ;;
     esac
@@ -33,7 +35,6 @@ export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-${CARGO_TARGET_DIR:-$root/target}/fuz
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/coffer-fuzz.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-(cd fuzz && cargo run --quiet --bin seeds -- "$work/seeds")
 
 failed=0
 for target in "${targets[@]}"; do
@@ -41,7 +42,7 @@ for target in "${targets[@]}"; do
     log=$work/$target.log
     status=0
     cargo fuzz run --fuzz-dir fuzz --sanitizer="$sanitizer" "$target" \
-        "$work/corpus/$target" "$work/seeds/$target" $( [[ -d fuzz/seeds/$target ]] && echo "fuzz/seeds/$target" ) -- \
+        "$work/corpus/$target" "fuzz/seeds/$target" -- \
         -dict="fuzz/dictionaries/$target.dict" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 \
         -artifact_prefix="$work/artifacts/$target/" -print_final_stats=1 >"$log" 2>&1 || status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)

@@ -18,7 +18,8 @@ fn planted(bytes: &[u8]) {
     let Ok(Stamped { command: Command::Txn(outer), .. }) = Stamped::decode(bytes) else { return };
     for op in outer.success.iter().chain(&outer.failure) {
         let TxnOp::Txn(inner) = op else { continue };
-        let compares_lease = inner.compares.iter().any(|compare| matches!(compare.target, CompareTarget::Lease(0)));
+        let compares_lease =
+            inner.compares.iter().any(|compare| matches!(compare.target, CompareTarget::Lease(0)));
         let deletes = inner.success.iter().any(|op| matches!(op, TxnOp::DeleteRange(_)));
         assert!(!(compares_lease && deletes), "planted panic");
     }

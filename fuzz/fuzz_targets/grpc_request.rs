@@ -22,8 +22,11 @@ fn planted(bytes: &[u8]) {
     }
     let Ok(txn) = TxnRequest::decode(&rest[..length]) else { return };
     let compares = txn.compare.iter().any(|compare| compare.target == 4 && !compare.range_end.is_empty());
-    let puts = txn.success.iter().any(|op| matches!(&op.request, Some(Request::RequestPut(put)) if put.lease != 0));
-    let reads =
-        txn.failure.iter().any(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.revision > 2));
+    let puts =
+        txn.success.iter().any(|op| matches!(&op.request, Some(Request::RequestPut(put)) if put.lease != 0));
+    let reads = txn
+        .failure
+        .iter()
+        .any(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.revision > 2));
     assert!(!(compares && puts && reads), "planted panic");
 }

@@ -78,10 +78,9 @@ fn a_member_that_starts_again_is_who_its_log_says_whatever_its_flags_say_now() {
     let temporary = tempfile::tempdir().unwrap();
     let directory = temporary.path().join("data");
     let mut ids = Vec::new();
-    for flags in [
-        ["--name=one", "--initial-cluster-token=first"],
-        ["--name=two", "--initial-cluster-token=second"],
-    ] {
+    for flags in
+        [["--name=one", "--initial-cluster-token=first"], ["--name=two", "--initial-cluster-token=second"]]
+    {
         let mut member = TestMember::start_on(&directory, &flags).expect("the member starts");
         run(async {
             let mut client = member.client().await;
