@@ -170,10 +170,11 @@ pub fn accepted(input: &[u8]) -> Option<HardState> {
 }
 
 /// Reads the log that `input` stands for; then, if it is accepted, opens it, appends to it and opens it again.
+/// Gives what an accepted log remembers.
 ///
 /// # Panics
 /// Something that was accepted does not hang together: the fuzzer's find.
-pub fn read(input: &[u8]) {
+pub fn read(input: &[u8]) -> Option<HardState> {
     let disk = disk_of(input);
     let mut read = Vec::new();
     let mut batches = 0;
@@ -187,7 +188,7 @@ pub fn read(input: &[u8]) {
         Ok(opened) => opened,
         Err(fault) => {
             assert!(!fault.to_string().is_empty());
-            return;
+            return None;
         }
     };
     assert_eq!(opened.batches, batches, "all batches are told");
@@ -200,11 +201,12 @@ pub fn read(input: &[u8]) {
     let again = match Running::open(disk) {
         Ok(again) => again,
         // without checksums, unused space may hold batches of the segment that it becomes; with them nobody makes any
-        Err(Fault::Corrupt { .. }) if cfg!(fuzzing) => return,
+        Err(Fault::Corrupt { .. }) if cfg!(fuzzing) => return None,
         Err(fault) => panic!("what was appended to opens again: {fault}"),
     };
     assert_eq!(again.entries, log.entries, "what was acknowledged is there");
     assert_eq!(again.hard_state, log.hard_state, "what was acknowledged is there");
+    Some(opened.hard_state)
 }
 
 #[cfg(test)]
