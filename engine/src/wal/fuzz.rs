@@ -163,12 +163,6 @@ fn disk_of(input: &[u8]) -> SimDisk {
     disk
 }
 
-/// Term, vote and commit of the log that `input` stands for, if it is accepted.
-pub fn accepted(input: &[u8]) -> Option<HardState> {
-    let opened = Wal::read(&mut disk_of(input), options(), &mut |_| Ok(()));
-    opened.ok().map(|opened| opened.hard_state)
-}
-
 /// Reads the log that `input` stands for; then, if it is accepted, opens it, appends to it and opens it again.
 /// Gives what an accepted log remembers.
 ///
