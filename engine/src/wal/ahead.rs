@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! make:     create next.tmp > allocate > fill with the stamp, in chunks > sync > rename > sync directory > ready
-//! recycle:  rename the old segment > sync directory > open > sync > ready
+//! recycle:  rename the old segment > sync directory > open > ready
 //! remove:   remove the old segment > sync directory
 //! give up:  close next.tmp > remove it, when there is no space; tried again smaller, then after a while
 //! cut:      open the segment in which the log ended > truncate it > close
@@ -61,7 +61,6 @@ enum Job {
     RecycleRename { segment: u64, old: RetiredSegment },
     RecycleSyncName { segment: u64, old: RetiredSegment },
     RecycleOpen { segment: u64, old: RetiredSegment },
-    RecycleSync { segment: u64, bytes: u64, file: FileId },
     Remove,
     RemoveSyncName,
     GiveUpClose,
@@ -262,10 +261,6 @@ impl Ahead {
             Job::RecycleOpen { segment, .. } => {
                 let Done::Opened(file, bytes) = done else { return Err(self.unexpected(&job)) };
                 let bytes = bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-                // it may have been cut: its header will name this length
-                self.start(disk, Job::RecycleSync { segment, bytes, file }, Op::Sync { file });
-            }
-            Job::RecycleSync { segment, bytes, file } => {
                 self.full = false;
                 self.recycled += 1;
                 self.ready.push_back(ReadySegment { segment, file, bytes, recycled: true });
@@ -336,7 +331,6 @@ impl Ahead {
             Job::Rename { segment, .. } => ("rename", segment_path(&self.dir, *segment), 0),
             Job::RecycleRename { segment, .. } => ("rename", segment_path(&self.dir, *segment), 0),
             Job::RecycleOpen { segment, .. } => ("open", segment_path(&self.dir, *segment), 0),
-            Job::RecycleSync { segment, .. } => ("sync", segment_path(&self.dir, *segment), 0),
             Job::Remove | Job::GiveUpRemove => ("remove", self.dir.clone(), 0),
             Job::GiveUpClose => ("close", unfinished_path(&self.dir), 0),
             Job::CutOpen { segment, .. } => ("open", segment_path(&self.dir, *segment), 0),

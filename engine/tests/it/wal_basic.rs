@@ -1,6 +1,6 @@
 //! The log without accidents: what goes in comes out, in segments, marked, recycled; and what is refused.
 
-use crate::wal_rig::{Content, DIR, OWNER, Rig, check, open, segments, small_options};
+use crate::wal_rig::{Before, Content, DIR, OWNER, Rig, check, open, segments, small_options};
 use bytes::Bytes;
 use coffer_engine::disk::sim::SimDisk;
 use coffer_engine::error::Fault;
@@ -21,9 +21,10 @@ fn batch(commit: u64, entries: Vec<LogEntry>) -> NewBatch {
 fn what_was_appended_is_recovered_over_many_segments_and_openings() {
     for seed in 0..20 {
         let mut disk = SimDisk::new(seed);
-        let mut base = Content::default();
+        let (mut before, mut base) = (Before::default(), Content::default());
         for life in 1..=5 {
-            let mut rig = Rig::on(disk, seed * 10 + life, small_options(seed + life)).expect("it opens");
+            let options = small_options(seed + life);
+            let mut rig = Rig::next_life(disk, seed * 10 + life, options, &before).expect("it opens");
             assert_eq!(rig.opened.epoch, life, "the epoch rises at each opening");
             assert_eq!(rig.opened.fresh, life == 1);
             assert!(rig.opened.torn.is_empty(), "nothing was torn: {:?}", rig.opened.torn);
@@ -32,10 +33,7 @@ fn what_was_appended_is_recovered_over_many_segments_and_openings() {
             rig.settle();
             let last = rig.appended.last().expect("something was appended").0;
             assert!(rig.wal.durable() >= last);
-            let (mut again, seq) = (rig.disk.fork(1), rig.wal.durable());
-            let (_, opened, found) = open(&mut again, small_options(9), 0).expect("it opens");
-            check(&rig, &base, seq, &opened, &found, &format!("seed {seed} life {life}"));
-            base = rig.content;
+            (before, base) = (rig.before(), rig.content);
             disk = rig.disk;
         }
         assert!(segments(&disk).len() > 5);
@@ -164,7 +162,7 @@ fn released_segments_are_recycled_and_the_log_opens_without_them() {
     assert!(most <= 8, "{most} segments lay there at a time");
     assert_eq!(rig.wal.wakeup(), None);
     let (_, opened, found) = open(&mut rig.disk.fork(1), small_options(2), 0).expect("it opens");
-    check(&rig, &Content::default(), rig.wal.durable(), &opened, &found, "after recycling");
+    check(&rig, rig.wal.durable(), &opened, &found, "after recycling");
     println!("recycled {}, begun {}", stats.segments_recycled, stats.segments_begun);
 }
 
@@ -281,7 +279,7 @@ fn a_full_disk_is_said_early_keeps_a_reserve_and_heals_by_itself() {
     // reading goes on
     let (_, opened, found) =
         open(&mut rig.disk.fork(1), small_options(2), 0).expect("it opens while the disk is full");
-    check(&rig, &Content::default(), rig.wal.durable(), &opened, &found, "full");
+    check(&rig, rig.wal.durable(), &opened, &found, "full");
     rig.disk.set_capacity(None);
     rig.settle();
     assert!(rig.fault.is_none());

@@ -78,6 +78,29 @@ pub(crate) struct Before {
     pub(crate) appended: Vec<(u64, NewBatch)>,
     pub(crate) acked: u64,
     pub(crate) released: u64,
+    /// What the life before did, if this one wrote nothing durable: a late write of that one may still arrive.
+    pub(crate) older: Option<Box<Before>>,
+}
+
+impl Before {
+    /// The list to which what was found belongs: this life's, or the one's before.
+    fn matching(&self, opened: &Opened, found: &Content) -> &Before {
+        let seq = opened.last_seq;
+        let here = found.clone().above(self.released) == content_at(&self.appended, seq).above(self.released);
+        match &self.older {
+            Some(older) if !here => older.matching(opened, found),
+            _ => self,
+        }
+    }
+}
+
+/// What a log holds after the batch with sequence number `seq`.
+fn content_at(appended: &[(u64, NewBatch)], seq: u64) -> Content {
+    let mut content = Content::default();
+    for (_, batch) in appended.iter().take_while(|(appended, _)| *appended <= seq) {
+        content.apply(batch.hard_state, &batch.entries);
+    }
+    content
 }
 
 /// The log, the disk and the list.
@@ -93,6 +116,7 @@ pub(crate) struct Rig {
     pub(crate) released: u64,
     /// Why the log stopped.
     pub(crate) fault: Option<Fault>,
+    earlier: Before,
 }
 
 impl Rig {
@@ -107,7 +131,17 @@ impl Rig {
         let (wal, opened, content) = open(&mut disk, options, now)?;
         let rng = Rng::new(seed ^ 0xa5a5);
         let appended = Vec::new();
-        Ok(Rig { disk, wal, opened, rng, appended, content, released: 0, fault: None })
+        Ok(Rig {
+            disk,
+            wal,
+            opened,
+            rng,
+            appended,
+            content,
+            released: 0,
+            fault: None,
+            earlier: Before::default(),
+        })
     }
 
     /// The next life of a log: what earlier lives appended, up to `acked` acknowledged, goes on being the list.
@@ -118,19 +152,22 @@ impl Rig {
         before: &Before,
     ) -> Result<Rig, Fault> {
         let mut rig = Rig::on(disk, seed, options)?;
-        rig.released = before.released;
-        rig.appended = before.appended.clone();
-        check(&rig, &Content::default(), before.acked, &rig.opened, &rig.content, "next life");
+        let earlier = before.matching(&rig.opened, &rig.content);
+        rig.earlier = earlier.clone();
+        rig.released = earlier.released;
+        rig.appended = earlier.appended.clone();
+        check(&rig, before.acked, &rig.opened, &rig.content, "next life");
         let last = rig.opened.last_seq;
         rig.appended.retain(|(seq, _)| *seq <= last);
         // released entries may be gone, or still there
-        rig.content = rig.content_at(&Content::default(), last);
+        rig.content = content_at(&rig.appended, last);
         Ok(rig)
     }
 
     /// What the next life has to know of this one.
     pub(crate) fn before(&self) -> Before {
-        Before { appended: self.appended.clone(), acked: self.wal.durable(), released: self.released }
+        let older = (self.wal.stats().writes == 0).then(|| Box::new(self.earlier.clone()));
+        Before { appended: self.appended.clone(), acked: self.wal.durable(), released: self.released, older }
     }
 
     /// Appends a batch drawn from the seed: mostly new entries, sometimes others in place of the last ones, sometimes
@@ -252,26 +289,17 @@ impl Rig {
             }
         }
     }
-
-    /// What the log held after the batch with sequence number `seq`.
-    pub(crate) fn content_at(&self, base: &Content, seq: u64) -> Content {
-        let mut content = base.clone();
-        for (_, batch) in self.appended.iter().take_while(|(appended, _)| *appended <= seq) {
-            content.apply(batch.hard_state, &batch.entries);
-        }
-        content
-    }
 }
 
 /// Checks that what was recovered is what the list says for the sequence at which the log was found to end, and that
 /// this is not before the last acknowledged one.
-pub(crate) fn check(rig: &Rig, base: &Content, acked: u64, opened: &Opened, found: &Content, context: &str) {
+pub(crate) fn check(rig: &Rig, acked: u64, opened: &Opened, found: &Content, context: &str) {
     assert!(
         opened.last_seq >= acked,
         "{context}: acknowledged up to {acked}, but the log ends at {}",
         opened.last_seq
     );
-    let expected = rig.content_at(base, opened.last_seq).above(rig.released);
+    let expected = content_at(&rig.appended, opened.last_seq).above(rig.released);
     let found = found.clone().above(rig.released);
     assert_eq!(
         found.hard_state,

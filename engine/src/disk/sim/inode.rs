@@ -46,7 +46,9 @@ impl Inode {
         apply(&mut self.durable, &change);
         // what was pending below it must not come over it later
         if let Change::Write { offset, bytes } = &change {
-            self.pending.retain(|older| !covers(*offset, bytes.len(), older));
+            for older in &mut self.pending {
+                overlay(older, *offset, bytes);
+            }
         }
     }
 
@@ -58,6 +60,12 @@ impl Inode {
                 apply_torn(&mut self.durable, &change, rng);
             }
         }
+    }
+
+    /// A change that can be seen, but that no sync will make durable.
+    pub(super) fn lie(&mut self, change: Change) {
+        apply(&mut self.visible, &change);
+        self.cache_lies = true;
     }
 
     /// Forgets what is only in the cache and clean.
@@ -111,10 +119,12 @@ impl Inode {
     }
 }
 
-fn covers(offset: usize, len: usize, older: &Change) -> bool {
-    match older {
-        Change::Write { offset: at, bytes } => offset <= *at && at + bytes.len() <= offset + len,
-        Change::Length(_) => false,
+/// Puts newer bytes into an older write, where the two overlap.
+fn overlay(older: &mut Change, offset: usize, newer: &[u8]) {
+    let Change::Write { offset: at, bytes } = older else { return };
+    let (start, end) = (offset.max(*at), (offset + newer.len()).min(*at + bytes.len()));
+    if start < end {
+        bytes[start - *at..end - *at].copy_from_slice(&newer[start - offset..end - offset]);
     }
 }
 

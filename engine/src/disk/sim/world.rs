@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// A killed process's write lands at most this many operations later.
-const LATE_OPS_MAX: u64 = 24;
+const LATE_OPS_MAX: u64 = 80;
 
 type InodeId = u64;
 
@@ -353,10 +353,13 @@ impl World {
                             let bytes = buf.as_slice()[..half].to_vec();
                             inode.change(Change::Write { offset: offset as usize, bytes });
                         }
+                        // written to the cache, lost on its way, and clean from then on
+                        Failure::Errno(libc::EIO) if rng.once_in(2) => inode.lie(whole),
                         Failure::Errno(_) => {
                             let mut torn = inode.visible.clone();
                             apply_torn(&mut torn, &whole, &mut rng);
-                            let bytes = torn.get(offset as usize..).unwrap_or(&[]).to_vec();
+                            let end = (offset as usize + buf.len()).min(torn.len());
+                            let bytes = torn.get(offset as usize..end).unwrap_or(&[]).to_vec();
                             inode.change(Change::Write { offset: offset as usize, bytes });
                         }
                     }
