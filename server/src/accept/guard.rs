@@ -51,6 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// Tells the client why, as far as that is possible without waiting, and ends the writing side.
     fn part(&mut self, cx: &mut Context<'_>, offence: Offence) -> io::Error {
         self.offence = Some(offence);
+        tracing::warn!(reason = offence.text(), "closing a client connection that misbehaves");
         if let Some(goaway) = self.conduct.goaway(offence) {
             // Cut short or refused, it makes no difference to a connection that ends here.
             let _ = Pin::new(&mut self.socket).poll_write(cx, &goaway);
