@@ -212,9 +212,8 @@ mod tests {
     fn seeds_are_accepted_and_small() {
         for seed in seeds() {
             assert!(!files_of(&seed).is_empty());
-            assert!(accepted(&seed).is_some_and(|hard_state| hard_state.term <= 1));
             assert!(seed.len() < 16_000, "{} bytes", seed.len());
-            read(&seed);
+            assert!(read(&seed).is_some(), "a seed is an undamaged log");
         }
     }
 

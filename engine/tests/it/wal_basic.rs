@@ -299,3 +299,29 @@ fn options_that_contradict_one_another_are_refused() {
     assert!(text.contains("segments of at most"), "{text}");
     assert_eq!((small_options(1).owner, small_options(1).dir.as_path()), (OWNER, Path::new(DIR)));
 }
+
+#[test]
+fn batches_of_another_life_or_made_by_a_client_count_as_nothing() {
+    let options =
+        |salt| WalOptions { segment_bytes_min: 64 << 10, segment_bytes_max: 64 << 10, ..small_options(salt) };
+    // two logs alike but for the number drawn at their start, one of them longer
+    let log = |salt, batches: u64| {
+        let mut rig = Rig::new(1, options(salt));
+        for index in 1..=batches {
+            let seq = rig.append(batch(index - 1, entries(index..index + 1, 1, 100)));
+            rig.settle_until(seq);
+        }
+        let path = segments(&rig.disk)[0].clone();
+        let file = rig.disk.read_file(&path).expect("it is there");
+        (rig, path, file)
+    };
+    let (ours, path, mut file) = log(1, 2);
+    let (_, _, other) = log(2, 6);
+    let place = 3 * 4096;
+    assert_ne!(&other[place..place + 8], &file[place..place + 8], "theirs goes on where ours ends");
+    file[place..].copy_from_slice(&other[place..]);
+    ours.disk.write_file(&path, file);
+    let (_, opened, found) =
+        open(&mut ours.disk.clone(), options(3), 0).expect("neither accepted nor taken for damage");
+    assert_eq!((opened.last_seq, found), (2, ours.content));
+}
