@@ -49,8 +49,11 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 const PENDING_RESETS_MAX: usize = 128;
 /// Streams reset by this side because of the client's errors, before the connection is closed.
 const LOCAL_RESETS_MAX: usize = 1024;
-/// Flow-control window of a connection and of a stream: one large request in flight.
+/// Flow-control window of a stream: one large request in flight.
 const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Flow-control window of a connection, the most that Go's gRPC grows it to. h2 takes so many small messages of streams
+/// unread as half of it holds pieces of 256 bytes: a client that keeps 30,000 leases alive sends that at once.
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Bytes of answers buffered for one stream.
 const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -307,7 +310,7 @@ pub fn protocol(config: &Config) -> Terms {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     let receive = u32::try_from(config.grpc_receive_bytes_max()).unwrap_or(u32::MAX >> 1);
-    let window = receive.clamp(WINDOW_BYTES, u32::MAX >> 1);
+    let window = receive.clamp(CONNECTION_WINDOW_BYTES, u32::MAX >> 1);
     let interval = Some(config.grpc_keepalive_interval).filter(|interval| !interval.is_zero());
     let mut http2 = builder.http2();
     http2

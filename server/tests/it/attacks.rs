@@ -14,6 +14,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
 const TXN: &str = "/etcdserverpb.KV/Txn";
+const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -358,6 +359,37 @@ fn pings_pass_while_answers_go_out_and_below_the_free_rate_where_any_time_will_d
         });
         member.stop();
     }
+}
+
+#[test]
+fn a_client_may_keep_thousands_of_leases_alive_in_one_burst() {
+    const LEASES: usize = 6_000;
+    let mut member = member(&[]);
+    let address = address(&member);
+    let told = under(&member, async {
+        let mut raw = Raw::greet(&address).await;
+        // Room for all answers.
+        raw.send(&frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes())).await;
+        let opening =
+            [opening(1, KEEP_ALIVE), frame(WINDOW_UPDATE, 0, 1, &(1_u32 << 30).to_be_bytes())].concat();
+        let one = frame(DATA, 0, 1, &message(&[0x08, 5]));
+        raw.send(&[opening, one.repeat(LEASES), frame(DATA, END_STREAM, 1, &[])].concat()).await;
+        raw.send(&frame(GOAWAY, 0, 0, &[0; 8])).await;
+        raw.closed().await
+    });
+    let data: Vec<u8> = frames(&told)
+        .into_iter()
+        .filter(|frame| frame.kind == DATA)
+        .flat_map(|frame| frame.payload)
+        .collect();
+    let mut answers = 0;
+    let mut rest = &data[..];
+    while let Some((prefix, after)) = rest.split_first_chunk::<5>() {
+        rest = &after[u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize..];
+        answers += 1;
+    }
+    assert_eq!(answers, LEASES);
+    member.stop();
 }
 
 #[test]
