@@ -33,7 +33,7 @@ step_clippy() {
 }
 
 step_doc() {
-    RUSTDOCFLAGS="-D warnings" cargo doc --profile ci --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --profile ci --workspace --no-deps
 }
 
 # The binary that the outer tests run is the one that the tests were built with: the same command finds it built.

@@ -43,7 +43,7 @@ plant() { # NAME FILE EXPRESSION PACKAGE FILTER
     changed=$(diff "$tree/$file.whole" "$tree/$file" | grep -c '^>' || true)
     if ((changed != 1)); then
         verdict="the expression changes $changed lines, not one: mend it"
-    elif (cd "$tree" && timeout 900 cargo test --profile ci -p "$package" "$filter") >"$log" 2>&1; then
+    elif (cd "$tree" && ulimit -v 12000000 && timeout 900 cargo test --profile ci -p "$package" "$filter") >"$log" 2>&1; then
         verdict="NOT CAUGHT by $package $filter"
     elif ! grep -qE '^test result: FAILED|^error: test failed' "$log"; then
         verdict="does not build, or hangs"

@@ -1,6 +1,6 @@
 //! What `/metrics` tells: etcd's names for all that exists here, in Prometheus' text format.
 //!
-//! Counting and telling are kept apart. A serving thread counts into a shard of its own ([`Shard`]): relaxed atomics
+//! Counting and telling are kept apart. A serving thread counts into a shard of its own (`Shard`): relaxed atomics
 //! that no other thread writes as a rule, found by index, without a lock or a look-up of labels. Telling adds the
 //! shards up and asks a [`Source`] for what the member knows anyway (indexes, revisions, sizes, the log's sync times).
 //!
@@ -8,7 +8,7 @@
 //! - Names, types and labels are etcd 3.7's; labels stand in alphabetical order, whole values without ".0".
 //! - Only what clients asked for is counted as an rpc; the member's own doings are not.
 //! - A name that etcd has and coffer has nothing to say about is served as a constant only where the constant is
-//!   honest ([`constants`]); docs/compat.md lists them.
+//!   honest (`constants.rs`); docs/compat.md lists them.
 //!
 //! It leaves to others: what is worth counting, and when.
 

@@ -2,7 +2,7 @@
 //!
 //! Rules kept here:
 //! - Paths, statuses, bodies and headers are etcd's; whatever else is asked for gets Go's "404 page not found".
-//! - On a plain port a request must name the server by an allowed host ([`access`]), or gets 421.
+//! - On a plain port a request must name the server by an allowed host (`access.rs`), or gets 421.
 //! - Nothing here looks at state: a [`Probe`] is asked.
 //!
 //! It leaves to others: sockets, TLS, telling gRPC from HTTP, and the JSON gateway under `/v3`, which does not exist
