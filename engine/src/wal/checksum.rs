@@ -1,10 +1,12 @@
-//! CRC-32C, and the little-endian numbers of the log's formats.
+//! CRC-32, and the little-endian numbers of the log's formats.
 //!
 //! Under `cfg(fuzzing)` every checksum matches, so that a fuzzer gets past it into the code behind.
 
-/// CRC-32C of `bytes`, going on from `seed`.
+/// CRC-32 of `bytes`, going on from `seed`.
 pub(super) fn crc(seed: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(seed, bytes)
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+    hasher.update(bytes);
+    hasher.finalize()
 }
 
 /// Whether a stored checksum is right.
