@@ -109,3 +109,35 @@ impl std::error::Error for Fault {
         }
     }
 }
+
+/// Why a read was not answered.
+#[derive(Debug)]
+pub enum ReadError {
+    /// Refused, as on every member.
+    Refused(Refusal),
+    /// This member cannot read what the answer stands on; other reads go on.
+    Fault(Box<Fault>),
+}
+
+impl From<Refusal> for ReadError {
+    fn from(refusal: Refusal) -> ReadError {
+        ReadError::Refused(refusal)
+    }
+}
+
+impl From<Box<Fault>> for ReadError {
+    fn from(fault: Box<Fault>) -> ReadError {
+        ReadError::Fault(fault)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Refused(refusal) => refusal.fmt(f),
+            ReadError::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}

@@ -8,6 +8,7 @@
 //! | [`wal`] | the write-ahead log: batches, marks, segments; opening tells torn from rotten |
 //! | [`store`] | the front door: apply a command, publish, read |
 //! | [`mvcc`] | the words of the multi-version store: revision, key-value |
+//! | [`pager`] | the page file: copy-on-write pages, published roots, checkpoints |
 //! | [`model`] | the whole store in memory, slow and obvious |
 //! | [`watch`] | the events of one published batch, shared by all watchers |
 //! | [`quota`] | what a command costs at the door |
@@ -21,6 +22,7 @@ pub mod disk;
 pub mod error;
 pub mod model;
 pub mod mvcc;
+pub mod pager;
 pub mod quota;
 pub mod store;
 pub mod wal;

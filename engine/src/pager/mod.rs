@@ -1,0 +1,60 @@
+//! The page file: 4 KiB pages, copied on write, mapped for reading.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`page`] | a page's bytes; what names a page or a run |
+//! | [`root`] | what one transaction left: the roots of all trees and where the state stands |
+//!
+//! Trees are built on two traits: [`Pages`] to read, [`PagesMut`] for the one writer.
+
+pub mod page;
+pub mod root;
+
+use crate::error::Fault;
+use bytes::Bytes;
+use page::{ChildRef, Page, PageId, PageKind, RunRef, TreeId};
+
+/// A page that could not be had: its bytes are damaged, or the disk refused them. Boxed, so that the way where all is
+/// well stays short.
+pub type Paged<T> = Result<T, Box<Fault>>;
+
+/// What a tree is read through.
+pub trait Pages {
+    /// The page that `at` names. It is what `at` says: its place, tree and transaction stand in it, and its CRC was found
+    /// right when it was first touched.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] or [`Fault::Io`], naming file and offset.
+    fn page(&self, tree: TreeId, at: &ChildRef) -> Paged<&Page>;
+
+    /// A copy of a run's bytes.
+    ///
+    /// # Errors
+    /// As [`Pages::page`].
+    fn run(&self, tree: TreeId, at: &RunRef) -> Paged<Bytes>;
+}
+
+/// What a tree is changed through, within one transaction.
+pub trait PagesMut: Pages {
+    /// The page that `at` names, to be changed: the first time in a transaction a copy under another id, which `at` then
+    /// names (the old page is freed); after that the page itself. The CRC of `at` is unknown after it.
+    ///
+    /// # Errors
+    /// As [`Pages::page`].
+    fn page_mut(&mut self, tree: TreeId, at: &mut ChildRef) -> Paged<&mut Page>;
+
+    /// A new page, empty (`entries` and `heap` are 0), named by the answer (count 0).
+    fn new_page(&mut self, tree: TreeId, kind: PageKind, level: u8) -> (ChildRef, &mut Page);
+
+    /// Gives a page back: no later transaction reaches it.
+    fn free_page(&mut self, at: &ChildRef);
+
+    /// Writes a run; `bytes` is not empty.
+    fn new_run(&mut self, tree: TreeId, bytes: &[u8]) -> RunRef;
+
+    /// Gives a run back.
+    fn free_run(&mut self, at: &RunRef);
+
+    /// Whether a page lies in the part of the file that is being emptied (see relocation).
+    fn is_to_move(&self, at: PageId) -> bool;
+}
