@@ -10,6 +10,7 @@
 //! | [`mvcc`] | the words of the multi-version store: revision, key-value |
 //! | [`pager`] | the page file: copy-on-write pages, published roots, checkpoints |
 //! | [`model`] | the whole store in memory, slow and obvious |
+//! | [`lease_clock`] | the clock by which leases end, and when they are looked at |
 //! | [`watch`] | the events of one published batch, shared by all watchers |
 //! | [`quota`] | what a command costs at the door |
 //! | [`disk`] | the world below: submit an operation, poll its completion |
@@ -20,6 +21,7 @@
 pub mod command;
 pub mod disk;
 pub mod error;
+pub mod lease_clock;
 pub mod model;
 pub mod mvcc;
 pub mod pager;

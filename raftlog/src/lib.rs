@@ -15,7 +15,7 @@
 //! | [`transport`] | messages between members: envelope, bytes, validation |
 //! | [`applier`] | committed entries, in order, in slices, into the store |
 //! | [`slots`] | who waits for which entry |
-//! | [`lease_clock`] | the replicated lease clock, and when leases are looked at |
+//! | [`lease_clock`] | the engine's lease clock, which the leader runs on |
 //! | [`recovery`] | what must hold before `RawNode` exists |
 //! | `sim` (feature) | many members in one thread from one seed |
 //! | [`error`] | why a member did not start or could not go on |
@@ -25,7 +25,6 @@ mod board;
 pub mod core;
 pub mod driver;
 pub mod error;
-pub mod lease_clock;
 mod logging;
 pub mod node;
 pub mod proposal;
@@ -38,3 +37,5 @@ pub mod sim;
 pub mod slots;
 pub mod storage;
 pub mod transport;
+
+pub use coffer_engine::lease_clock;

@@ -13,7 +13,7 @@
 //! While the log takes no renewals for want of room the clock stands still: nobody loses a lease that could not be
 //! renewed.
 
-use coffer_engine::Micros;
+use crate::Micros;
 use std::collections::VecDeque;
 
 /// How often expired leases are looked for, in microseconds (etcd's lessor does so every 500 ms).
