@@ -112,7 +112,10 @@ fn raw(c: &mut Criterion) {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let mut disk = open_disk(choice).expect("the disk opens");
         let path = dir.path().join("raw");
-        let (_, Done::Opened(file, _)) = run(disk.as_mut(), Op::Open { path, create: true }) else { return };
+        let (_, Done::Opened(file, _)) = run(disk.as_mut(), Op::Open { path, create: true, cached: false })
+        else {
+            return;
+        };
         run(disk.as_mut(), Op::Write { file, offset: 0, buf: IoBuf::zeroed(FILE_BLOCKS as usize * 4096) });
         run(disk.as_mut(), Op::Sync { file });
         let (mut latency, mut block, mut buf) = (percentiles(), 0, Some(IoBuf::zeroed(4096)));

@@ -1,4 +1,4 @@
-//! The world below the log: submit an operation, poll its completion.
+//! The world below the log and the page file: submit an operation, poll its completion.
 //!
 //! A [`Disk`] is handed operations and later gives back completions, in any order. One thread owns it; other threads
 //! hold a [`Waker`].
@@ -17,11 +17,15 @@
 //! - Nothing retries. What a failed write or sync left on the medium is unknown, and a second sync may succeed without
 //!   having written anything.
 //! - [`Op::Read`] goes past the page cache where the file is open with O_DIRECT; elsewhere [`Op::DropCache`] before it
-//!   does the same.
+//!   does the same, except for pages that are mapped.
+//! - A file that is also mapped ([`Disk::map`]) is written through the page cache only (`cached`), so that map and file
+//!   agree. What a killed process had under way on such a file ends with it: nothing arrives later.
 //!
 //! What it leaves to others: what the bytes mean, and what to do about an error.
 
+pub(crate) mod blocking;
 pub mod buf;
+mod map;
 mod plain;
 pub mod pwrite;
 #[cfg(feature = "sim")]
@@ -30,7 +34,8 @@ pub mod uring;
 pub mod waker;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use buf::{BLOCK_BYTES, BufPool, IoBuf};
 pub use waker::Waker;
@@ -67,6 +72,8 @@ pub enum Op {
         path: PathBuf,
         /// `true`: it must not be there and is made (mode 0600). `false`: it must be there.
         create: bool,
+        /// `true`: through the page cache. `false`: past it, where the disk and the file system can.
+        cached: bool,
     },
     /// Forgets an open file. Nothing else may be under way on it.
     Close {
@@ -99,6 +106,16 @@ pub enum Op {
         offset: u64,
         /// What; given back with the completion.
         buf: IoBuf,
+    },
+    /// Starts to write out what the page cache holds of these bytes, after an earlier write-out of them has ended. So
+    /// that a later [`Op::Sync`] is short; nothing is durable by it, and a file system that cannot do it is no error.
+    WriteBack {
+        /// Which file.
+        file: FileId,
+        /// Where.
+        offset: u64,
+        /// How many.
+        bytes: u64,
     },
     /// Makes all that was written before, and the file's length, durable.
     Sync {
@@ -162,6 +179,28 @@ pub enum Done {
     Read(usize),
 }
 
+/// A file mapped for reading, page by page of [`BLOCK_BYTES`]. It sees what was written through the page cache at once.
+///
+/// Whoever writes the file keeps two promises: no page is written while somebody may hold a reference to it, and no page
+/// is read that lies beyond the file's end.
+pub trait FileMap: Send + Sync {
+    /// The page's bytes. [`FileMap::populate`] succeeded for it before; without that, bytes that the medium does not
+    /// give up end the process.
+    ///
+    /// # Panics
+    /// The page was never populated and cannot be mapped.
+    fn page(&self, page: u32) -> &[u8; BLOCK_BYTES];
+
+    /// Brings pages into memory, waiting for the medium.
+    ///
+    /// # Errors
+    /// The medium does not give the bytes, they lie beyond the file's end, or there is no room to map them.
+    fn populate(&self, first: u32, pages: u32) -> io::Result<()>;
+
+    /// Begins to bring pages into memory, without waiting.
+    fn read_ahead(&self, first: u32, pages: u32);
+}
+
 /// Submit and poll.
 pub trait Disk: Send {
     /// Starts an operation.
@@ -172,6 +211,12 @@ pub trait Disk: Send {
 
     /// Waits until a completion is there, the disk's waker was woken, or `timeout_us` passed (`None`: no limit).
     fn wait(&mut self, timeout_us: Option<u64>);
+
+    /// Maps a file that is there, and whatever it grows to.
+    ///
+    /// # Errors
+    /// The file does not open.
+    fn map(&mut self, path: &Path) -> io::Result<Arc<dyn FileMap>>;
 
     /// A handle with which other threads end [`Disk::wait`].
     fn waker(&self) -> Waker;

@@ -1,10 +1,11 @@
 //! Plain system calls: all that the pwrite disk does, and what the ring leaves to opening.
+#![allow(unsafe_code, reason = "sync_file_range is only to be had from libc")]
 
 use super::{Done, FileId, IoBuf};
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -154,6 +155,31 @@ pub(crate) fn sync(fd: &OwnedFd) -> io::Result<Done> {
     Ok(Done::Unit)
 }
 
+/// How much of the file a write-out takes in: to its end, where the number is too large for the call.
+pub(crate) fn write_back_bytes(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(0)
+}
+
+/// What is done by a write-out: wait for an earlier one of the same bytes, then start.
+pub(crate) const WRITE_BACK_FLAGS: u32 = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE;
+
+/// Starts a write-out.
+pub(crate) fn write_back(fd: &OwnedFd, offset: u64, bytes: u64) -> io::Result<Done> {
+    let offset = i64::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let bytes = i64::from(write_back_bytes(bytes));
+    // SAFETY: the call takes no pointer; the descriptor is open as long as `fd` lives.
+    let result = unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, bytes, WRITE_BACK_FLAGS) };
+    if result == 0 { Ok(Done::Unit) } else { hint_refused(io::Error::last_os_error()) }
+}
+
+/// A hint that the file system does not know is no error.
+pub(crate) fn hint_refused(error: io::Error) -> io::Result<Done> {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ESPIPE) => Ok(Done::Unit),
+        _ => Err(error),
+    }
+}
+
 /// Drops the file's clean pages from the page cache.
 pub(crate) fn drop_cache(fd: &OwnedFd) -> io::Result<Done> {
     rustix::fs::fadvise(fd, 0, None, Advice::DontNeed)?;
@@ -164,13 +190,17 @@ pub(crate) fn drop_cache(fd: &OwnedFd) -> io::Result<Done> {
 pub(crate) fn allocate(fd: &OwnedFd, bytes: u64) -> io::Result<Done> {
     match rustix::fs::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(Done::Unit),
-        // a file system that cannot: the filling that follows allocates
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-            rustix::fs::ftruncate(fd, bytes)?;
-            Ok(Done::Unit)
-        }
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => lengthen(fd, bytes),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Makes a file longer on a file system that cannot allocate: the writes that follow do.
+pub(crate) fn lengthen(fd: &OwnedFd, bytes: u64) -> io::Result<Done> {
+    if file_bytes(fd.as_fd())? < bytes {
+        rustix::fs::ftruncate(fd, bytes)?;
+    }
+    Ok(Done::Unit)
 }
 
 /// Cuts the file.

@@ -3,10 +3,13 @@
 //! An operation is done while it is submitted; its completion is there at the next poll. So its owner hands it
 //! nothing that takes long, except what must be durable before it goes on: filling goes in chunks.
 
-use super::{Completion, Disk, Done, IoBuf, Op, Token, Waker, plain};
+use super::map::MappedFile;
+use super::{Completion, Disk, Done, FileMap, IoBuf, Op, Token, Waker, plain};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 /// The disk.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ impl PwriteDisk {
             Op::CreateDir { dir } => (None, plain::create_dir(&dir)),
             Op::List { dir } => (None, plain::list(&dir)),
             Op::SyncDir { dir } => (None, plain::sync_dir(&dir)),
-            Op::Open { path, create } => (None, self.open_file(&path, create)),
+            Op::Open { path, create, cached: _ } => (None, self.open_file(&path, create)),
             Op::Close { file } => (None, self.files.remove(file).map(|_closed| Done::Unit)),
             Op::Read { file, offset, mut buf } => {
                 let result = self.files.get(file).and_then(|open| plain::read(&open.fd, &mut buf, offset));
@@ -56,6 +59,9 @@ impl PwriteDisk {
                 });
                 (Some(buf), result)
             }
+            Op::WriteBack { file, offset, bytes } => {
+                (None, self.files.get(file).and_then(|open| plain::write_back(&open.fd, offset, bytes)))
+            }
             Op::Sync { file } => (None, self.files.get(file).and_then(|open| plain::sync(&open.fd))),
             Op::DropCache { file } => {
                 (None, self.files.get(file).and_then(|open| plain::drop_cache(&open.fd)))
@@ -71,7 +77,7 @@ impl PwriteDisk {
         }
     }
 
-    fn open_file(&mut self, path: &std::path::Path, create: bool) -> io::Result<Done> {
+    fn open_file(&mut self, path: &Path, create: bool) -> io::Result<Done> {
         let flags: OFlags = plain::open_flags(create);
         let fd = rustix::fs::open(path, flags, plain::FILE_MODE)?;
         let bytes = plain::file_bytes(std::os::fd::AsFd::as_fd(&fd))?;
@@ -104,6 +110,10 @@ impl Disk for PwriteDisk {
         }
         self.waker.after_sleep();
         self.waker.drain();
+    }
+
+    fn map(&mut self, path: &Path) -> io::Result<Arc<dyn FileMap>> {
+        Ok(Arc::new(MappedFile::open(path)?))
     }
 
     fn waker(&self) -> Waker {

@@ -4,8 +4,9 @@
 //! ```text
 //! WriteDurable   O_DIRECT file:  write with RWF_DSYNC                     one completion
 //!                other file:     write --(link)--> fdatasync              two; one fails: the operation failed
-//! the rest       read, write, fsync, openat, fallocate, renameat, unlinkat, close: one each
-//! at once        listing and making directories, cutting, dropping the cache (opening only, or nothing that waits)
+//! the rest       read, write, sync_file_range, fsync, openat, fallocate, renameat, unlinkat, close: one each
+//! at once        listing and making directories, cutting, dropping the cache, mapping (opening only, or nothing that
+//!                waits)
 //! waker          a poll of its eventfd, armed again after it fired
 //! ```
 //! Rules
@@ -13,11 +14,12 @@
 //!   system calls, so that nothing interrupts it.
 //! - A buffer belongs to the operation until its last completion was seen; if the disk goes before that, the buffer is
 //!   leaked rather than freed under the kernel's hands.
-//! - A file is opened with O_DIRECT if the file system takes it and its alignment is no larger than
-//!   [`BLOCK_BYTES`], as statx tells; else through the page cache.
+//! - A file is opened with O_DIRECT (unless it is to be `cached`) if the file system takes it and its alignment is no
+//!   larger than [`BLOCK_BYTES`], as statx tells; else through the page cache.
 #![allow(unsafe_code, reason = "submission entries hold raw pointers")]
 
-use super::{BLOCK_BYTES, Completion, Disk, Done, FileId, IoBuf, Op, Token, Waker, plain};
+use super::map::MappedFile;
+use super::{BLOCK_BYTES, Completion, Disk, Done, FileId, FileMap, IoBuf, Op, Token, Waker, plain};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode};
@@ -28,6 +30,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Entries of the submission queue; what does not fit waits. The log has a handful under way.
 const RING_ENTRIES: u32 = 64;
@@ -56,6 +59,8 @@ enum Kind {
     Open { direct: bool, create: bool },
     Read { file: FileId, offset: u64 },
     Write,
+    WriteBack,
+    Allocate { file: FileId, bytes: u64 },
     Plain,
 }
 
@@ -100,6 +105,7 @@ impl UringDisk {
             opcode::Read::CODE,
             opcode::Write::CODE,
             opcode::Fsync::CODE,
+            opcode::SyncFileRange::CODE,
             opcode::OpenAt::CODE,
             opcode::Close::CODE,
             opcode::Fallocate::CODE,
@@ -158,7 +164,7 @@ impl UringDisk {
                 return Err(Immediate(dropped));
             }
             Op::SyncDir { dir } => opcode::Fsync::new(Fd(self.dir(dir)?)).build(),
-            Op::Open { path, create } => self.open_entry(&path, create, flight)?,
+            Op::Open { path, create, cached } => self.open_entry(&path, create, cached, flight)?,
             Op::Close { file } => {
                 let open = self.files.remove(file).map_err(failed)?;
                 opcode::Close::new(Fd(std::os::fd::IntoRawFd::into_raw_fd(open.fd))).build()
@@ -175,8 +181,18 @@ impl UringDisk {
                 opcode::Write::new(self.fd(file)?, buf.as_ptr(), buf.len() as u32).offset(offset).build()
             }
             Op::WriteDurable { file, offset, buf } => return self.durable_entries(file, offset, buf, flight),
+            Op::WriteBack { file, offset, bytes } => {
+                flight.kind = Kind::WriteBack;
+                opcode::SyncFileRange::new(self.fd(file)?, plain::write_back_bytes(bytes))
+                    .offset(offset)
+                    .flags(plain::WRITE_BACK_FLAGS)
+                    .build()
+            }
             Op::Sync { file } => datasync(self.fd(file)?),
-            Op::Allocate { file, bytes } => opcode::Fallocate::new(self.fd(file)?, bytes).build(),
+            Op::Allocate { file, bytes } => {
+                flight.kind = Kind::Allocate { file, bytes };
+                opcode::Fallocate::new(self.fd(file)?, bytes).build()
+            }
             Op::Truncate { file, bytes } if self.can_truncate => {
                 opcode::Ftruncate::new(self.fd(file)?, bytes).build()
             }
@@ -202,8 +218,14 @@ impl UringDisk {
         Ok([Some(entry), None])
     }
 
-    fn open_entry(&mut self, path: &Path, create: bool, flight: &mut Flight) -> Result<Entry, Immediate> {
-        let direct = !self.direct_refused;
+    fn open_entry(
+        &mut self,
+        path: &Path,
+        create: bool,
+        cached: bool,
+        flight: &mut Flight,
+    ) -> Result<Entry, Immediate> {
+        let direct = !self.direct_refused && !cached;
         let mut flags = plain::open_flags(create);
         if direct {
             flags |= OFlags::DIRECT;
@@ -351,12 +373,18 @@ impl UringDisk {
             {
                 self.open_buffered(&names, create)
             }
+            (Kind::WriteBack, Err(error)) => plain::hint_refused(error),
+            (Kind::Allocate { file, bytes }, Err(error))
+                if error.raw_os_error() == Some(libc::EOPNOTSUPP) =>
+            {
+                self.files.get(file).and_then(|open| plain::lengthen(&open.fd, bytes))
+            }
             (_, Err(error)) => Err(error),
             (Kind::Open { direct, .. }, Ok(fd)) => self.opened(fd, direct),
             (Kind::Read { file, offset }, Ok(read)) => {
                 self.read_rest(file, offset, read as usize, buf.as_mut())
             }
-            (Kind::Write | Kind::Plain, Ok(_)) => Ok(Done::Unit),
+            (Kind::Write | Kind::WriteBack | Kind::Allocate { .. } | Kind::Plain, Ok(_)) => Ok(Done::Unit),
         };
         (token, buf, result)
     }
@@ -492,6 +520,10 @@ impl Disk for UringDisk {
         };
         self.waker.after_sleep();
         self.reap();
+    }
+
+    fn map(&mut self, path: &Path) -> io::Result<Arc<dyn FileMap>> {
+        Ok(Arc::new(MappedFile::open(path)?))
     }
 
     fn waker(&self) -> Waker {

@@ -169,7 +169,7 @@ impl Ahead {
             return;
         }
         if let Some((segment, end)) = self.cut.take() {
-            let op = Op::Open { path: segment_path(&self.dir, segment), create: false };
+            let op = Op::Open { path: segment_path(&self.dir, segment), create: false, cached: false };
             return self.start(disk, Job::CutOpen { segment, end }, op);
         }
         let segment = self.ready.back().map_or(current, |last| last.segment) + 1;
@@ -187,7 +187,7 @@ impl Ahead {
         } else if let Some(old) = self.retired.pop_front() {
             self.start(disk, Job::Remove, Op::Remove { path: segment_path(&self.dir, old.segment) });
         } else if wanted && !waiting {
-            let op = Op::Open { path: unfinished_path(&self.dir), create: true };
+            let op = Op::Open { path: unfinished_path(&self.dir), create: true, cached: false };
             self.start(disk, Job::Create { segment, bytes: self.bytes_next }, op);
         }
     }
@@ -255,7 +255,7 @@ impl Ahead {
                 self.start(disk, Job::RecycleSyncName { segment, old }, Op::SyncDir { dir });
             }
             Job::RecycleSyncName { segment, old } => {
-                let op = Op::Open { path: segment_path(&dir, segment), create: false };
+                let op = Op::Open { path: segment_path(&dir, segment), create: false, cached: false };
                 self.start(disk, Job::RecycleOpen { segment, old }, op);
             }
             Job::RecycleOpen { segment, .. } => {

@@ -1,37 +1,13 @@
-//! One operation after the other: what opening does before the log is a state machine. Nothing else may be under way
-//! on the disk meanwhile.
+//! Segments read from front to back, one operation after the other: what opening does before the log is a state machine.
 
 use crate::disk::{BLOCK_BYTES, Disk, Done, FileId, IoBuf, Op};
 use crate::error::Fault;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+pub(super) use crate::disk::blocking::{run, run_named, unexpected};
 
 /// Bytes read at once when a segment is read from front to back.
 const WINDOW_BYTES: usize = 1 << 20;
-
-/// Runs one operation to its end.
-pub(super) fn run(disk: &mut dyn Disk, op: Op) -> (Option<IoBuf>, io::Result<Done>) {
-    let token = disk.submit(op);
-    let mut completions = Vec::new();
-    loop {
-        disk.poll(&mut completions);
-        if let Some(place) = completions.iter().position(|completion| completion.token == token) {
-            let completion = completions.swap_remove(place);
-            return (completion.buf, completion.result);
-        }
-        disk.wait(None);
-    }
-}
-
-/// Runs one operation and names it in the fault if it fails.
-pub(super) fn run_named(
-    disk: &mut dyn Disk,
-    operation: &'static str,
-    path: &Path,
-    op: Op,
-) -> Result<Done, Fault> {
-    run(disk, op).1.map_err(|source| Fault::Io { operation, path: path.to_path_buf(), offset: 0, source })
-}
 
 /// A file that is read from front to back, with a piece of it in memory.
 #[derive(Debug)]
@@ -48,7 +24,7 @@ pub(super) struct OpenSegment {
 impl OpenSegment {
     /// Opens it, past the page cache: after [`Op::Sync`], with `synced`.
     pub(super) fn open(disk: &mut dyn Disk, path: PathBuf, synced: bool) -> Result<OpenSegment, Fault> {
-        let op = Op::Open { path: path.clone(), create: false };
+        let op = Op::Open { path: path.clone(), create: false, cached: false };
         let (file, bytes) = match run_named(disk, "open", &path, op)? {
             Done::Opened(file, bytes) => (file, bytes),
             other => return Err(unexpected("open", &path, &other)),
@@ -101,10 +77,4 @@ impl OpenSegment {
     pub(super) fn close(self, disk: &mut dyn Disk) -> Result<(), Fault> {
         run_named(disk, "close", &self.path, Op::Close { file: self.file }).map(|_| ())
     }
-}
-
-/// A disk that answers another question than was asked.
-pub(super) fn unexpected(operation: &'static str, path: &Path, done: &Done) -> Fault {
-    let source = io::Error::other(format!("the disk answered {done:?}"));
-    Fault::Io { operation, path: path.to_path_buf(), offset: 0, source }
 }

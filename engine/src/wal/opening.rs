@@ -148,7 +148,8 @@ fn sync_dir(disk: &mut dyn Disk, dir: &Path) -> Result<(), Fault> {
 }
 
 fn open_file(disk: &mut dyn Disk, path: &Path) -> Result<(FileId, u64), Fault> {
-    match run_named(disk, "open", path, Op::Open { path: path.to_path_buf(), create: false })? {
+    match run_named(disk, "open", path, Op::Open { path: path.to_path_buf(), create: false, cached: false })?
+    {
         Done::Opened(file, bytes) => Ok((file, bytes)),
         other => Err(unexpected("open", path, &other)),
     }

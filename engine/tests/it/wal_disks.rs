@@ -158,7 +158,7 @@ fn io_uring_says_how_it_writes() {
     if let Ok(mut disk) = UringDisk::open() {
         let dir = directory();
         let path = dir.path().join("file");
-        run(&mut disk, Op::Open { path, create: true }).expect("it is made");
+        run(&mut disk, Op::Open { path, create: true, cached: false }).expect("it is made");
         let text = disk.describe();
         println!("{text}");
         assert!(text.starts_with("io_uring"), "{text}");
@@ -176,7 +176,9 @@ fn where_o_direct_is_refused_a_write_and_a_sync_are_linked_and_the_log_works_the
     let dir = directory();
     let mut disk = disk.without_direct();
     let path = dir.path().join("file");
-    let Ok(Done::Opened(file, 0)) = run(&mut disk, Op::Open { path: path.clone(), create: true }) else {
+    let Ok(Done::Opened(file, 0)) =
+        run(&mut disk, Op::Open { path: path.clone(), create: true, cached: false })
+    else {
         panic!("not made");
     };
     let mut buf = IoBuf::zeroed(8192);
@@ -200,7 +202,7 @@ fn where_o_direct_is_refused_a_write_and_a_sync_are_linked_and_the_log_works_the
 fn a_failed_write_is_an_error_with_its_number_on_every_disk() {
     for choice in disks() {
         let mut disk = open_disk(choice).expect("it opens");
-        let full = Op::Open { path: PathBuf::from("/dev/full"), create: false };
+        let full = Op::Open { path: PathBuf::from("/dev/full"), create: false, cached: false };
         match run(disk.as_mut(), full) {
             Ok(Done::Opened(file, _)) => {
                 let op = Op::WriteDurable { file, offset: 0, buf: IoBuf::zeroed(4096) };
@@ -215,7 +217,7 @@ fn a_failed_write_is_an_error_with_its_number_on_every_disk() {
             }
             other => eprintln!("SKIPPED: /dev/full does not open: {other:?}"),
         }
-        let missing = Op::Open { path: PathBuf::from("/nowhere/at/all"), create: false };
+        let missing = Op::Open { path: PathBuf::from("/nowhere/at/all"), create: false, cached: false };
         let error = run(disk.as_mut(), missing).expect_err("it is not there");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

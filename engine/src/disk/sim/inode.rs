@@ -2,6 +2,8 @@
 
 use super::SECTOR_BYTES;
 use super::rng::Rng;
+use std::io;
+use std::ops::Range;
 
 /// A change that can be seen but is not durable yet.
 #[derive(Clone, Debug)]
@@ -19,12 +21,23 @@ pub(super) struct Inode {
     pending: Vec<Change>,
     /// A failed sync left clean pages behind that the medium does not have.
     cache_lies: bool,
+    /// What the medium does not give up.
+    pub(super) unreadable: Vec<Range<u64>>,
 }
 
 impl Inode {
     /// A file whose whole content is durable.
     pub(super) fn durable(bytes: Vec<u8>) -> Inode {
-        Inode { visible: bytes.clone(), durable: bytes, pending: Vec::new(), cache_lies: false }
+        Inode { visible: bytes.clone(), durable: bytes, ..Inode::default() }
+    }
+
+    /// An error where the medium does not give up some of these bytes.
+    pub(super) fn readable(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let end = offset + bytes;
+        if self.unreadable.iter().any(|bad| bad.start < end && offset < bad.end) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
     }
 
     /// Makes a change visible.

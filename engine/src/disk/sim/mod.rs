@@ -12,20 +12,24 @@
 //!   completion.
 //! - A sector is 512 bytes and is written whole or not at all. Of a write that was not durable when the power went, any
 //!   sectors may be there, in any order.
+//! - What a killed process wrote through the page cache (`cached`) is visible when it is gone, or never.
 //! - Names (created, renamed, removed) are durable after the directory was synced; before that a power cut keeps any
 //!   of these changes.
 //! - Faults: the n-th operation fails, is cut short or cancelled; a failed sync loses some of what was pending and the
-//!   next one succeeds; a capacity that gives ENOSPC; bits flipped and sectors zeroed.
+//!   next one succeeds; a capacity that gives ENOSPC; bits flipped, sectors zeroed, bytes that cannot be read.
 //!
 //! A [`SimDisk`] is a handle: clones are the same disk. [`SimDisk::fork`] makes another disk with the same content,
 //! to see how it would look after a crash at this moment.
 
 mod inode;
+mod map;
 pub mod rng;
 mod world;
 
-use super::{Completion, Disk, Op, Token, Waker};
+use super::{Completion, Disk, FileMap, Op, Token, Waker};
+use map::SimMap;
 use parking_lot::Mutex;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::World;
@@ -177,6 +181,14 @@ impl SimDisk {
         let start = offset as usize;
         self.world.lock().damage(path, |content| content[start..start + SECTOR_BYTES].fill(0));
     }
+
+    /// From now on reads and touches of these bytes fail with EIO.
+    ///
+    /// # Panics
+    /// There is no such file.
+    pub fn refuse_reads(&self, path: &Path, offset: u64, bytes: u64) {
+        self.world.lock().refuse_reads(path, offset, bytes);
+    }
 }
 
 impl Disk for SimDisk {
@@ -193,6 +205,11 @@ impl Disk for SimDisk {
             self.world.lock().wait(timeout_us);
         }
         self.waker.after_sleep();
+    }
+
+    fn map(&mut self, path: &Path) -> io::Result<Arc<dyn FileMap>> {
+        let inode = self.world.lock().named(path)?;
+        Ok(Arc::new(SimMap::new(self.world.clone(), inode)))
     }
 
     fn waker(&self) -> Waker {

@@ -17,7 +17,7 @@ fn run(disk: &mut SimDisk, op: Op) -> io::Result<Done> {
 }
 
 fn create(disk: &mut SimDisk, path: &str) -> FileId {
-    match run(disk, Op::Open { path: path.into(), create: true }) {
+    match run(disk, Op::Open { path: path.into(), create: true, cached: false }) {
         Ok(Done::Opened(file, 0)) => file,
         other => panic!("not created: {other:?}"),
     }
@@ -143,4 +143,44 @@ fn a_killed_process_leaves_what_it_wrote_in_the_cache_only() {
         kept_sectors(&after, "/d/a") < 8
     });
     assert!(lost.count() > 5);
+}
+
+#[test]
+fn what_a_killed_process_wrote_through_the_page_cache_never_arrives_later() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let mut disk = SimDisk::new(seed);
+        let op = Op::Open { path: "/d/a".into(), create: true, cached: true };
+        let Ok(Done::Opened(file, 0)) = run(&mut disk, op) else { panic!("not made") };
+        disk.submit(Op::Write { file, offset: 0, buf: filled(7) });
+        disk.kill();
+        let at_once = kept_sectors(&disk, "/d/a");
+        seen.insert(at_once);
+        for number in 0..200 {
+            run(&mut disk, Op::List { dir: "/d".into() }).expect("listed");
+            assert_eq!(kept_sectors(&disk, "/d/a"), at_once, "seed {seed}, operation {number}");
+        }
+    }
+    assert!(seen.contains(&0) && seen.contains(&8) && seen.len() > 4, "{seen:?}");
+}
+
+#[test]
+fn a_map_shows_what_is_visible_and_what_it_lent_stays_as_it_was() {
+    let mut disk = SimDisk::new(1);
+    let file = create(&mut disk, "/d/a");
+    run(&mut disk, Op::Write { file, offset: 0, buf: filled(1) }).expect("written");
+    run(&mut disk, Op::Write { file, offset: BLOCK as u64, buf: filled(2) }).expect("written");
+    let map = disk.map(Path::new("/d/a")).expect("it maps");
+    assert!(disk.map(Path::new("/d/b")).is_err());
+    map.populate(0, 2).expect("both are there");
+    assert!(map.populate(1, 2).is_err(), "the file has two pages");
+    let old = map.page(1);
+    assert!(std::ptr::eq(old, map.page(1)), "the same bytes, the same copy");
+    run(&mut disk, Op::Write { file, offset: BLOCK as u64, buf: filled(3) }).expect("written");
+    assert_eq!((old[0], map.page(1)[0], map.page(0)[0]), (2, 3, 1));
+    disk.refuse_reads(Path::new("/d/a"), BLOCK as u64, 1);
+    assert_eq!(map.populate(0, 2).expect_err("a bad sector").raw_os_error(), Some(libc::EIO));
+    map.populate(0, 1).expect("the rest is well");
+    let read = run(&mut disk, Op::Read { file, offset: 0, buf: IoBuf::zeroed(2 * BLOCK) });
+    assert_eq!(read.expect_err("a bad sector").raw_os_error(), Some(libc::EIO));
 }

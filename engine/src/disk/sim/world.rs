@@ -3,7 +3,8 @@
 use super::inode::{Change, Inode, apply_torn};
 use super::rng::Rng;
 use super::{Failure, SECTOR_BYTES};
-use crate::disk::{Completion, Done, FileId, IoBuf, Op, Token};
+use crate::disk::map::beyond_the_end;
+use crate::disk::{BLOCK_BYTES, Completion, Done, FileId, IoBuf, Op, Token};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,15 @@ use std::path::{Path, PathBuf};
 /// A killed process's write lands at most this many operations later.
 const LATE_OPS_MAX: u64 = 80;
 
-type InodeId = u64;
+pub(super) type InodeId = u64;
+
+/// An open file.
+#[derive(Clone, Copy, Debug)]
+struct OpenFile {
+    inode: InodeId,
+    /// Through the page cache: what a killed process writes to it ends with the process.
+    cached: bool,
+}
 
 /// An operation under way.
 #[derive(Debug)]
@@ -51,7 +60,7 @@ pub(super) struct World {
     names: BTreeMap<PathBuf, InodeId>,
     durable_names: BTreeMap<PathBuf, InodeId>,
     name_changes: Vec<NameChange>,
-    open: Vec<Option<InodeId>>,
+    open: Vec<Option<OpenFile>>,
     flights: Vec<Flight>,
     /// Half done for ever, after the machine stopped.
     frozen: Vec<Flight>,
@@ -109,12 +118,17 @@ fn copy_op(op: &Op) -> Op {
         Op::CreateDir { dir } => Op::CreateDir { dir: dir.clone() },
         Op::List { dir } => Op::List { dir: dir.clone() },
         Op::SyncDir { dir } => Op::SyncDir { dir: dir.clone() },
-        Op::Open { path, create } => Op::Open { path: path.clone(), create: *create },
+        Op::Open { path, create, cached } => {
+            Op::Open { path: path.clone(), create: *create, cached: *cached }
+        }
         Op::Close { file } => Op::Close { file: *file },
         Op::Read { file, offset, buf } => Op::Read { file: *file, offset: *offset, buf: copy_buf(buf) },
         Op::Write { file, offset, buf } => Op::Write { file: *file, offset: *offset, buf: copy_buf(buf) },
         Op::WriteDurable { file, offset, buf } => {
             Op::WriteDurable { file: *file, offset: *offset, buf: copy_buf(buf) }
+        }
+        Op::WriteBack { file, offset, bytes } => {
+            Op::WriteBack { file: *file, offset: *offset, bytes: *bytes }
         }
         Op::Sync { file } => Op::Sync { file: *file },
         Op::DropCache { file } => Op::DropCache { file: *file },
@@ -227,9 +241,31 @@ impl World {
 
     pub(super) fn used(&self) -> u64 {
         let linked = |id: &InodeId| {
-            self.names.values().any(|named| named == id) || self.open.iter().flatten().any(|open| open == id)
+            self.names.values().any(|named| named == id)
+                || self.open.iter().flatten().any(|open| open.inode == *id)
         };
         self.inodes.iter().filter(|(id, _)| linked(id)).map(|(_, inode)| inode.visible.len() as u64).sum()
+    }
+
+    /// The file of a name.
+    pub(super) fn named(&self, path: &Path) -> io::Result<InodeId> {
+        self.names.get(path).copied().ok_or_else(|| errno(libc::ENOENT))
+    }
+
+    /// A page as a map shows it.
+    pub(super) fn mapped_page(&self, inode: InodeId, page: u32) -> io::Result<[u8; BLOCK_BYTES]> {
+        let inode = self.inodes.get(&inode).ok_or_else(|| errno(libc::ENOENT))?;
+        let offset = page as usize * BLOCK_BYTES;
+        inode.readable(offset as u64, BLOCK_BYTES as u64)?;
+        let bytes = inode.visible.get(offset..offset + BLOCK_BYTES);
+        let bytes: Option<[u8; BLOCK_BYTES]> = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes.ok_or_else(beyond_the_end)
+    }
+
+    pub(super) fn refuse_reads(&mut self, path: &Path, offset: u64, bytes: u64) {
+        let inode = self.names.get(path).expect("the file is there");
+        let inode = self.inodes.get_mut(inode).expect("a name leads to a file");
+        inode.unreadable.push(offset..offset + bytes);
     }
 
     fn new_inode(&mut self, inode: Inode) -> InodeId {
@@ -308,7 +344,7 @@ impl World {
                 self.sync_dir(&dir);
                 (None, Ok(Done::Unit))
             }
-            Op::Open { path, create } => (None, self.open_file(path, create)),
+            Op::Open { path, create, cached } => (None, self.open_file(path, create, cached)),
             Op::Close { file } => (None, self.close(file)),
             Op::Read { file, offset, mut buf } => {
                 let result = self.read(file, offset, &mut buf);
@@ -322,6 +358,7 @@ impl World {
                 let result = self.write(file, offset, &buf, true);
                 (Some(buf), result)
             }
+            Op::WriteBack { file, .. } => (None, self.inode(file).map(|_| Done::Unit)),
             Op::Sync { file } => (None, self.inode(file).map(Inode::sync).map(|()| Done::Unit)),
             Op::DropCache { file } => (None, self.inode(file).map(Inode::drop_cache).map(|()| Done::Unit)),
             Op::Allocate { file, bytes } => (None, self.allocate(file, bytes)),
@@ -380,8 +417,12 @@ impl World {
     }
 
     fn inode(&mut self, file: FileId) -> io::Result<&mut Inode> {
-        let id = self.open.get(file.0 as usize).copied().flatten();
+        let id = self.inode_id(file);
         id.and_then(|id| self.inodes.get_mut(&id)).ok_or_else(|| errno(libc::EBADF))
+    }
+
+    fn inode_id(&self, file: FileId) -> Option<InodeId> {
+        self.open.get(file.0 as usize).copied().flatten().map(|open| open.inode)
     }
 
     fn list(&self, dir: &Path) -> Vec<PathBuf> {
@@ -389,7 +430,7 @@ impl World {
         here.filter_map(|path| path.file_name()).map(PathBuf::from).collect()
     }
 
-    fn open_file(&mut self, path: PathBuf, create: bool) -> io::Result<Done> {
+    fn open_file(&mut self, path: PathBuf, create: bool, cached: bool) -> io::Result<Done> {
         let inode = match (self.names.get(&path).copied(), create) {
             (Some(_), true) => return Err(errno(libc::EEXIST)),
             (None, false) => return Err(errno(libc::ENOENT)),
@@ -406,7 +447,7 @@ impl World {
         if slot == self.open.len() {
             self.open.push(None);
         }
-        self.open[slot] = Some(inode);
+        self.open[slot] = Some(OpenFile { inode, cached });
         Ok(Done::Opened(FileId(slot as u32), bytes))
     }
 
@@ -417,6 +458,7 @@ impl World {
 
     fn read(&mut self, file: FileId, offset: u64, buf: &mut IoBuf) -> io::Result<Done> {
         let inode = self.inode(file)?;
+        inode.readable(offset, buf.len() as u64)?;
         let rest = inode.visible.get(offset as usize..).unwrap_or(&[]);
         let count = rest.len().min(buf.len());
         buf.as_mut_slice()[..count].copy_from_slice(&rest[..count]);
@@ -494,7 +536,13 @@ impl World {
             }
             _ => return None,
         };
-        Some((self.open.get(file.0 as usize).copied().flatten()?, change))
+        Some((self.inode_id(*file)?, change))
+    }
+
+    /// Whether a write goes through the page cache.
+    fn is_cached(&self, op: &Op) -> bool {
+        let (Op::Write { file, .. } | Op::WriteDurable { file, .. }) = op else { return false };
+        self.open.get(file.0 as usize).copied().flatten().is_some_and(|open| open.cached)
     }
 
     fn name_change_of(&self, op: &Op) -> Option<NameChange> {
@@ -515,7 +563,7 @@ impl World {
                 in_flight.entry(inode).or_default().push(change);
             } else if let Some(change) = self.name_change_of(&flight.op) {
                 self.name_changes.push(change);
-            } else if let Op::Open { path, create: true } = &flight.op
+            } else if let Op::Open { path, create: true, .. } = &flight.op
                 && !self.names.contains_key(path)
             {
                 let inode = self.new_inode(Inode::default());
@@ -549,8 +597,9 @@ impl World {
     pub(super) fn kill(&mut self) {
         for flight in self.take_unfinished() {
             if let Some((id, change)) = self.change_of(&flight.op) {
+                let cached = self.is_cached(&flight.op);
                 // a call of the process itself ends with it; only a write that the device has may come later
-                let may_be_late = matches!(change, Change::Write { .. });
+                let may_be_late = matches!(change, Change::Write { .. }) && !cached;
                 match self.rng.below(4) {
                     0 => {}
                     1 if may_be_late => {
@@ -613,7 +662,7 @@ impl World {
     fn forget_unreachable(&mut self) {
         let mut reachable: Vec<InodeId> =
             self.names.values().chain(self.durable_names.values()).copied().collect();
-        reachable.extend(self.open.iter().flatten());
+        reachable.extend(self.open.iter().flatten().map(|open| open.inode));
         reachable.extend(self.late.iter().map(|late| late.inode));
         reachable.extend(self.name_changes.iter().filter_map(NameChange::inode));
         self.inodes.retain(|id, _| reachable.contains(id));
