@@ -13,6 +13,7 @@ pub mod root;
 use crate::error::Fault;
 use bytes::Bytes;
 use page::{ChildRef, Page, PageId, PageKind, RunRef, TreeId};
+use std::path::PathBuf;
 
 /// A page that could not be had: its bytes are damaged, or the disk refused them. Boxed, so that the way where all is
 /// well stays short.
@@ -32,6 +33,12 @@ pub trait Pages {
     /// # Errors
     /// As [`Pages::page`].
     fn run(&self, tree: TreeId, at: &RunRef) -> Paged<Bytes>;
+
+    /// The fault of a page that is what names it and yet cannot be what was written. Who has a file names it.
+    #[cold]
+    fn fault(&self, at: PageId, expected: String, found: String) -> Box<Fault> {
+        Box::new(Fault::Corrupt { path: PathBuf::new(), offset: at.offset(), expected, found })
+    }
 }
 
 /// What a tree is changed through, within one transaction.
