@@ -10,10 +10,11 @@
 //! batch. Long work (large ranges, HashKV, compaction) is done in slices and lets others in between.
 
 use crate::command::{AlarmMember, Applied, Member, RangeReply, RangeRequest, Stamped, TxnReply, TxnRequest};
-use crate::error::Refusal;
+use crate::error::ReadError;
 use crate::model::Model;
 use crate::model::state::State;
 use crate::mvcc::KeyRange;
+use crate::pager::Paged;
 use crate::watch::{EventBatch, HistoryPage};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::Arc;
@@ -174,13 +175,19 @@ impl Store {
     }
 
     /// Up to `limit` leases whose deadline is at or before `clock_ms`, the earliest first.
-    pub fn expired_leases(&self, clock_ms: u64, limit: usize) -> Vec<i64> {
-        self.shared.model.read().expired_leases(clock_ms, limit)
+    ///
+    /// # Errors
+    /// The fault met while reading them.
+    pub fn expired_leases(&self, clock_ms: u64, limit: usize) -> Paged<Vec<i64>> {
+        Ok(self.shared.model.read().expired_leases(clock_ms, limit))
     }
 
     /// The earliest deadline of all leases, on the lease clock.
-    pub fn next_lease_deadline_ms(&self) -> Option<u64> {
-        self.shared.model.read().next_lease_deadline_ms()
+    ///
+    /// # Errors
+    /// The fault met while reading it.
+    pub fn next_lease_deadline_ms(&self) -> Paged<Option<u64>> {
+        Ok(self.shared.model.read().next_lease_deadline_ms())
     }
 
     /// Who votes, as last applied.
@@ -189,34 +196,48 @@ impl Store {
     }
 
     /// Goes over up to `budget` versions and removes what compaction has superseded; true while more is left to do.
-    pub fn compact_step(&mut self, budget: usize) -> bool {
+    ///
+    /// # Errors
+    /// The fault met; this store cannot go on with it.
+    pub fn compact_step(&mut self, budget: usize) -> Paged<bool> {
         let mut tx = self.begin();
         let is_more = tx.model.compact_step(budget);
         tx.release();
-        is_more
+        Ok(is_more)
     }
 }
 
 impl WriteTx<'_> {
     /// Applies the command of entry `index`, which must be the one after the last.
     ///
+    /// # Errors
+    /// The fault met: the entry is applied in part, and this store cannot go on with it.
+    ///
     /// # Panics
     /// When `index` is not the one after the last.
-    pub fn apply(&mut self, index: u64, term: u64, stamped: &Stamped) -> Applied {
-        self.model.apply(index, term, stamped)
+    pub fn apply(&mut self, index: u64, term: u64, stamped: &Stamped) -> Paged<Applied> {
+        Ok(self.model.apply(index, term, stamped))
     }
 
     /// Counts entry `index`, which carries no command, as applied.
     ///
+    /// # Errors
+    /// As [`WriteTx::apply`].
+    ///
     /// # Panics
     /// When `index` is not the one after the last.
-    pub fn skip(&mut self, index: u64, term: u64) {
+    pub fn skip(&mut self, index: u64, term: u64) -> Paged<()> {
         self.model.skip(index, term);
+        Ok(())
     }
 
     /// Sets who votes (together with the entry being applied).
-    pub fn set_conf_state(&mut self, conf: ConfState) {
+    ///
+    /// # Errors
+    /// As [`WriteTx::apply`].
+    pub fn set_conf_state(&mut self, conf: ConfState) -> Paged<()> {
         self.model.set_conf_state(conf);
+        Ok(())
     }
 
     /// Makes the batch visible.
@@ -254,8 +275,10 @@ impl StoreReader {
     /// A range at the newest or an older revision.
     ///
     /// # Errors
-    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
-    pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, Refusal> {
+    /// [`Refusal::FutureRevision`](crate::error::Refusal::FutureRevision),
+    /// [`Refusal::Compacted`](crate::error::Refusal::Compacted);
+    /// a fault.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
         self.range_in_slices(request, true)
     }
 
@@ -264,11 +287,11 @@ impl StoreReader {
     ///
     /// # Errors
     /// As [`StoreReader::range`].
-    pub fn range_uncounted(&self, request: &RangeRequest) -> Result<RangeReply, Refusal> {
+    pub fn range_uncounted(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
         self.range_in_slices(request, false)
     }
 
-    fn range_in_slices(&self, request: &RangeRequest, counted: bool) -> Result<RangeReply, Refusal> {
+    fn range_in_slices(&self, request: &RangeRequest, counted: bool) -> Result<RangeReply, ReadError> {
         for _ in 0..RESTARTS_MAX {
             let mut model = self.model();
             let mut scan = model.range_begin(request, model.position().revision, counted)?;
@@ -282,18 +305,18 @@ impl StoreReader {
             // compacted meanwhile: a revision that was asked for is refused when it begins anew
         }
         let model = self.model();
-        model.range_at(request, model.position().revision, counted)
+        Ok(model.range_at(request, model.position().revision, counted)?)
     }
 
     /// A txn without writes; the header revision is `.0`.
     ///
     /// # Errors
-    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
+    /// As [`StoreReader::range`].
     ///
     /// # Panics
     /// When the txn is not [`TxnRequest::is_read_only`].
-    pub fn read_txn(&self, request: &TxnRequest) -> Result<(i64, TxnReply), Refusal> {
-        self.model().read_txn(request)
+    pub fn read_txn(&self, request: &TxnRequest) -> Result<(i64, TxnReply), ReadError> {
+        Ok(self.model().read_txn(request)?)
     }
 
     /// Events of `range` from revision `from` on, whole revisions, stopping once about `events_max` are gathered or many
@@ -301,17 +324,17 @@ impl StoreReader {
     /// allowed.
     ///
     /// # Errors
-    /// [`Refusal::Compacted`] when `from` is below the compaction revision.
-    pub fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, Refusal> {
-        self.model().history(range, from, events_max)
+    /// [`Refusal::Compacted`](crate::error::Refusal::Compacted) when `from` is below the compaction revision; a fault.
+    pub fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, ReadError> {
+        Ok(self.model().history(range, from, events_max)?)
     }
 
     /// Hash of the versions visible at `revision` (0: the current one). The work is proportional to the whole store and
     /// done in slices.
     ///
     /// # Errors
-    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
-    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Refusal> {
+    /// As [`StoreReader::range`].
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
         for _ in 0..RESTARTS_MAX {
             let mut cursor = self.model().hash_begin(revision)?;
             loop {
@@ -331,13 +354,19 @@ impl StoreReader {
     }
 
     /// One lease.
-    pub fn lease(&self, id: i64, with_keys: bool) -> Option<LeaseInfo> {
-        self.model().lease(id, with_keys)
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn lease(&self, id: i64, with_keys: bool) -> Paged<Option<LeaseInfo>> {
+        Ok(self.model().lease(id, with_keys))
     }
 
     /// All leases, the first to end first.
-    pub fn leases(&self) -> Vec<LeaseInfo> {
-        self.model().leases()
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn leases(&self) -> Paged<Vec<LeaseInfo>> {
+        Ok(self.model().leases())
     }
 
     /// Alarms that are up, sorted.
@@ -362,13 +391,19 @@ impl StoreReader {
 
     /// Everything that answers depend on, to compare two stores: equal states give equal answers for ever, however far each
     /// has come with removing what compaction hid. A copy of the whole store: for tests and repair, not for serving.
-    pub fn state(&self) -> State {
-        self.model().state()
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn state(&self) -> Paged<State> {
+        Ok(self.model().state())
     }
 
     /// A number that is equal where [`StoreReader::state`] is, within one build of the program.
-    pub fn fingerprint(&self) -> u64 {
-        self.model().state().fingerprint()
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn fingerprint(&self) -> Paged<u64> {
+        Ok(self.model().state().fingerprint())
     }
 
     /// Checks every rule of the store against all of it.

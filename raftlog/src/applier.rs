@@ -32,7 +32,8 @@ pub struct Slice {
 /// command gave; `None` for an entry without a command). Gives `None` if the queue is empty.
 ///
 /// # Errors
-/// [`Error::Unusable`] names the entry that cannot be applied; nothing of the slice is visible then.
+/// [`Error::Unusable`] names the entry that cannot be applied, [`Error::Fault`] what the store met while applying one;
+/// nothing of the slice is visible then.
 pub fn apply_slice(
     store: &mut Store,
     queue: &mut VecDeque<Entry>,
@@ -64,16 +65,16 @@ fn apply_entry(tx: &mut WriteTx<'_>, entry: &Entry, compacted: &mut bool) -> Res
         )));
     }
     if entry.data.is_empty() {
-        tx.skip(entry.index, entry.term);
+        tx.skip(entry.index, entry.term)?;
         return Ok(None);
     }
     let stamped = Stamped::decode(&entry.data)
         .map_err(|error| Error::Unusable(format!("entry {} of the log: {error}", entry.index)))?;
     if let Command::Bootstrap { members, .. } = &stamped.command {
-        tx.set_conf_state(first_conf_state(members));
+        tx.set_conf_state(first_conf_state(members))?;
     }
     *compacted |= matches!(stamped.command, Command::Compact { .. });
-    Ok(Some(tx.apply(entry.index, entry.term, &stamped)))
+    Ok(Some(tx.apply(entry.index, entry.term, &stamped)?))
 }
 
 /// Who votes at the beginning of a cluster, in the order of their ids.

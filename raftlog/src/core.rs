@@ -128,7 +128,7 @@ impl Core {
     /// Starts raft over what recovery left; a sole voter campaigns at once.
     ///
     /// # Errors
-    /// [`Error::Unusable`] if raft refuses its configuration.
+    /// [`Error::Unusable`] if raft refuses its configuration; a fault of the store.
     pub fn new(recovered: Recovered, options: CoreOptions, now: Micros) -> Result<Core, Error> {
         let Recovered { wal, store, view, .. } = recovered;
         let driver = Driver::new(view, options.driver.clone())?;
@@ -143,7 +143,7 @@ impl Core {
             clock: LeaseClock::standing_at(store.lease_clock_ms()),
             leases_under_way: UnderWay::default(),
             expiry: Expiry::default(),
-            lease_deadline_ms: store.next_lease_deadline_ms(),
+            lease_deadline_ms: store.next_lease_deadline_ms()?,
             leases_expired: 0,
             compacting: true,
             next_tick: now + options.heartbeat_us,
@@ -288,7 +288,7 @@ impl Core {
         self.take_durable(now, &mut out.messages);
         self.tick(now);
         self.note_standing(now);
-        if !self.propose_round(now) {
+        if !self.propose_round(now)? {
             self.driver.tell_commit();
         }
         let readies = self.handle_readies(now, &mut out.messages)?;
@@ -297,7 +297,7 @@ impl Core {
         self.apply(now)?;
         self.answer_reads();
         if self.compacting && self.to_apply.is_empty() {
-            self.compacting = self.store.compact_step(COMPACTION_BUDGET);
+            self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
         }
         let at_once = readies || !self.to_apply.is_empty() || self.compacting || self.may_handle_ready();
         Ok(Next { at_once, at: self.wake_at(now) })
@@ -352,10 +352,10 @@ impl Core {
     }
 
     /// Proposes all that waits in one step; whether anything was proposed.
-    fn propose_round(&mut self, now: Micros) -> bool {
-        let expired = self.expired_leases(now);
+    fn propose_round(&mut self, now: Micros) -> Result<bool, Error> {
+        let expired = self.expired_leases(now)?;
         if self.requests.is_empty() && expired.is_empty() {
-            return false;
+            return Ok(false);
         }
         let standing = self.driver.standing();
         let mut round = Round::new(Door {
@@ -390,7 +390,7 @@ impl Core {
             // one that finds no room is looked at again in the next pass
             let _ = round.add(Command::LeaseExpire { id }, Asker::Expiry);
         }
-        self.propose(round, now)
+        Ok(self.propose(round, now))
     }
 
     fn add_renewals(&mut self, round: &mut Round) {
@@ -429,14 +429,14 @@ impl Core {
     }
 
     /// Leases to be ended now, by a leader that knows all stamps before its own.
-    fn expired_leases(&mut self, now: Micros) -> Vec<i64> {
+    fn expired_leases(&mut self, now: Micros) -> Result<Vec<i64>, Error> {
         let clock_ms = self.clock.now_ms(now);
         let ended_ms = clock_ms.saturating_sub(LAG_MS_MAX);
         let up = self.lease_deadline_ms.is_some_and(|deadline| deadline <= ended_ms);
         if !up || !self.may_expire() || !self.expiry.due(now) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        self.store.expired_leases(ended_ms, EXPIRIES_A_PASS_MAX)
+        Ok(self.store.expired_leases(ended_ms, EXPIRIES_A_PASS_MAX)?)
     }
 
     fn may_expire(&self) -> bool {
@@ -541,7 +541,7 @@ impl Core {
         self.clock.observe(self.store.lease_clock_ms(), now);
         self.leases_under_way.applied(slice.published.applied);
         self.clock.set_limit(self.leases_under_way.limit_ms(), now);
-        self.lease_deadline_ms = self.store.next_lease_deadline_ms();
+        self.lease_deadline_ms = self.store.next_lease_deadline_ms()?;
         Ok(())
     }
 

@@ -36,6 +36,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<Box<Fault>> for Error {
+    fn from(fault: Box<Fault>) -> Error {
+        Error::Fault(*fault)
+    }
+}
+
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Error {
         Error::Fault(fault)

@@ -72,7 +72,7 @@ impl Stand {
             4 => {
                 let request: pb::CompactionRequest = decode(bytes)?;
                 self.apply(Command::Compact { revision: request.revision });
-                while self.store.compact_step(100) {}
+                while self.store.compact_step(100).is_ok_and(|more| more) {}
             }
             5 => {
                 let request: pb::LeaseGrantRequest = decode(bytes)?;
@@ -85,7 +85,7 @@ impl Stand {
             7 => {
                 let request: pb::LeaseKeepAliveRequest = decode(bytes)?;
                 self.apply(Command::LeaseRenew { ids: vec![request.id] });
-                self.reader.lease(request.id, true);
+                let _ = self.reader.lease(request.id, true);
             }
             8 => self.watch(decode(bytes)?),
             _ => {
@@ -147,7 +147,8 @@ impl Stand {
     fn apply(&mut self, command: Command) {
         self.index += 1;
         let mut tx = self.store.begin();
-        let applied = tx.apply(self.index, 1, &Stamped { clock_ms: self.index, command });
+        let stamped = Stamped { clock_ms: self.index, command };
+        let applied = tx.apply(self.index, 1, &stamped).expect("a store in memory reads no disk");
         if let Some(events) = tx.publish().events {
             self.hub.publish(&events);
         }

@@ -32,6 +32,7 @@ use coffer_raftlog::node::{Node, Options};
 use coffer_raftlog::proposal;
 use coffer_raftlog::recovery;
 use directory::DataDirectory;
+use parking_lot::Mutex;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
@@ -219,6 +220,7 @@ fn start_log(
         cluster_id,
         stop: watch::Sender::new(false),
         began,
+        damage: Mutex::new(None),
     });
     let servings = boxes.into_iter().map(|each| Arc::new(Serving::new(Arc::clone(&shared), each))).collect();
     Ok((shared, servings))

@@ -20,10 +20,12 @@ pub use mailbox::{Mailbox, Ticket};
 pub use pump::pump;
 
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Count, Metrics};
+use crate::rpc::status::Error;
 use crate::rpc::wire;
 use crate::watch_hub::{Hub, Key, Limits};
 use coffer_engine::Micros;
+use coffer_engine::error::ReadError;
 use coffer_engine::store::StoreReader;
 use coffer_raftlog::node::Node;
 use parking_lot::Mutex;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tonic::Status;
 
 /// Undelivered responses of one watch stream, beside their bytes (etcd's channel holds 128).
 const WATCH_MESSAGES_MAX: usize = 1024;
@@ -56,12 +59,39 @@ pub struct Shared {
     pub stop: watch::Sender<bool>,
     /// The start of this process's time.
     pub began: Instant,
+    /// What a read met last that it could not read, in words.
+    pub damage: Mutex<Option<String>>,
 }
 
 impl Shared {
     /// The store.
     pub fn reader(&self) -> &StoreReader {
         self.node.reader()
+    }
+
+    /// What a read that was not answered tells its client. A fault is this member's own: see [`Shared::damaged`].
+    pub(crate) fn read_error(&self, error: ReadError) -> Status {
+        match error {
+            ReadError::Refused(refusal) => Error::from(refusal).into(),
+            ReadError::Fault(fault) => self.damaged(&fault.to_string()),
+        }
+    }
+
+    /// Notes that something could not be read: counted, logged if it is another than the last, and kept for `/health`.
+    /// Gives what the client is told; all other requests go on.
+    pub(crate) fn damaged(&self, fault: &str) -> Status {
+        self.metrics.add(Count::ReadFaults, 1);
+        let mut damage = self.damage.lock();
+        if damage.as_deref() != Some(fault) {
+            tracing::error!(fault, "a read failed on damaged data");
+            *damage = Some(fault.to_owned());
+        }
+        Status::data_loss(format!("coffer: {fault}"))
+    }
+
+    /// What a read met last that it could not read, in words; `None` if there was nothing.
+    pub fn damage(&self) -> Option<String> {
+        self.damage.lock().clone()
     }
 
     /// Whether the member is stopping.

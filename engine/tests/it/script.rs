@@ -47,13 +47,16 @@ impl Session {
                 Err(refusal) => format!("refused: {refusal}\n"),
             },
             "step" => {
-                format!("{}\n", if self.store.compact_step(args.number() as usize) { "more" } else { "done" })
+                format!(
+                    "{}\n",
+                    if self.store.compact_step(args.number() as usize).unwrap() { "more" } else { "done" }
+                )
             }
             "clock" => {
                 self.clock_ms = args.number() as u64;
                 String::new()
             }
-            "lease" => match self.store.reader().lease(args.number(), true) {
+            "lease" => match self.store.reader().lease(args.number(), true).unwrap() {
                 Some(lease) => format!("{lease:?}\n"),
                 None => "none\n".to_owned(),
             },
@@ -61,12 +64,13 @@ impl Session {
                 .store
                 .reader()
                 .leases()
+                .unwrap()
                 .iter()
                 .map(|l| format!("{} until {}\n", l.id, l.deadline_ms))
                 .collect(),
             "expired" => {
                 let (clock_ms, limit) = (args.number() as u64, args.number() as usize);
-                format!("{:?}\n", self.store.expired_leases(clock_ms, limit))
+                format!("{:?}\n", self.store.expired_leases(clock_ms, limit).unwrap())
             }
             "members" => self.members(),
             "history" => self.history(&mut args),
@@ -113,7 +117,7 @@ impl Session {
             index += 1;
             // through the encoding, as it would come from the log
             let bytes = Stamped { clock_ms: self.clock_ms, command: command.clone() }.encode().unwrap();
-            let applied = tx.apply(index, 1, &Stamped::decode(&bytes).unwrap());
+            let applied = tx.apply(index, 1, &Stamped::decode(&bytes).unwrap()).unwrap();
             match &applied.outcome {
                 Ok(reply) => out += &format!("{}rev {}\n", reply_text(reply), applied.revision),
                 Err(refusal) => out += &format!("refused: {refusal}; rev {}\n", applied.revision),

@@ -201,7 +201,7 @@ impl Checker {
     /// # Errors
     /// They differ.
     pub fn compare_stores(&mut self, id: u64, applied: u64, core: &Core) -> Result<(), String> {
-        let fingerprint = core.reader().fingerprint();
+        let fingerprint = core.reader().fingerprint().map_err(|fault| fault.to_string())?;
         let (other, was) = *self.fingerprints.entry(applied).or_insert((id, fingerprint));
         if was == fingerprint {
             Ok(())

@@ -13,7 +13,7 @@ fn grant(solo: &mut Solo, id: i64, ttl: i64) {
 }
 
 fn there(solo: &Solo, id: i64) -> bool {
-    solo.core().reader().lease(id, false).is_some()
+    solo.core().reader().lease(id, false).unwrap().is_some()
 }
 
 #[test]
@@ -39,10 +39,10 @@ fn leases_end_at_a_bounded_rate() {
     solo.run(SECOND);
     assert_eq!(solo.cluster.take_answers().len(), numbers.len());
     solo.run(2 * SECOND + 100_000);
-    let left = solo.core().reader().leases().len();
+    let left = solo.core().reader().leases().unwrap().len();
     assert!((1_000..2_000).contains(&left), "{left} leases are left");
     solo.run(2 * SECOND);
-    assert!(solo.core().reader().leases().is_empty());
+    assert!(solo.core().reader().leases().unwrap().is_empty());
     assert_eq!(solo.core().status().leases_expired, 2_000);
 }
 

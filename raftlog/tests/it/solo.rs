@@ -140,7 +140,7 @@ fn a_full_disk_refuses_what_needs_room_lets_the_rest_through_ends_no_lease_and_h
     assert_eq!(refused(granted), Some(Busy::NoSpace));
     // the lease's time stands still
     solo.run(20_000_000);
-    assert!(solo.core().reader().lease(1, false).is_some(), "a lease ended on a full disk");
+    assert!(solo.core().reader().lease(1, false).unwrap().is_some(), "a lease ended on a full disk");
     assert_eq!(range(&solo, "kept"), 1);
     let delete = DeleteRangeRequest { range: KeyRange::single(&b"kept"[..]), prev_kv: false };
     solo.done(Command::DeleteRange(delete));
@@ -152,7 +152,7 @@ fn a_full_disk_refuses_what_needs_room_lets_the_rest_through_ends_no_lease_and_h
     assert!(!solo.core().status().no_space, "the member does not heal by itself");
     solo.done(put("after", "x"));
     solo.run(5_000_000);
-    assert!(solo.core().reader().lease(1, false).is_none(), "the lease clock does not run again");
+    assert!(solo.core().reader().lease(1, false).unwrap().is_none(), "the lease clock does not run again");
 }
 
 #[test]

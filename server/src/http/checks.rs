@@ -31,7 +31,10 @@ impl Check {
             Check::DataCorruption if state.probe.alarms().contains(&AlarmKind::Corrupt) => {
                 Err("alarm activated: CORRUPT".to_owned())
             }
-            Check::DataCorruption => Ok(()),
+            Check::DataCorruption => match state.probe.damage() {
+                Some(damage) => Err(format!("damaged data: {damage}")),
+                None => Ok(()),
+            },
             Check::SerializableRead => state.probe.read(true).await,
             Check::LinearizableRead => state.probe.read(false).await,
             Check::NonLearner if state.probe.is_learner() => Err("not supported for learner".to_owned()),

@@ -1,4 +1,4 @@
-//! `/health`: alarms, then the leader, then a read; the first that is wrong is the answer's reason.
+//! `/health`: alarms, damage, then the leader, then a read; the first that is wrong is the answer's reason.
 
 use super::{HttpState, TEXT, error, query, wrong_method};
 use crate::metrics::Count;
@@ -39,6 +39,11 @@ async fn reason(state: &HttpState, excluded: &[&str], serializable: bool) -> Opt
     let alarms = state.probe.alarms();
     if let Some(alarm) = alarms.iter().map(|alarm| alarm_name(*alarm)).find(|name| !excluded.contains(name)) {
         return Some(format!("ALARM {alarm}"));
+    }
+    if !excluded.contains(&alarm_name(AlarmKind::Corrupt))
+        && let Some(damage) = state.probe.damage()
+    {
+        return Some(format!("READ FAULT:{damage}"));
     }
     if !serializable && !state.probe.has_leader() {
         return Some("RAFT NO LEADER".to_owned());

@@ -35,6 +35,9 @@ pub trait Probe: Source + 'static {
     /// Alarms that are up, of all members.
     fn alarms(&self) -> Vec<AlarmKind>;
 
+    /// What this member last failed to read because it is damaged, in words.
+    fn damage(&self) -> Option<String>;
+
     /// Whether a leader is known.
     fn has_leader(&self) -> bool;
 

@@ -13,6 +13,7 @@ use tower::ServiceExt;
 #[derive(Default)]
 struct Stand {
     alarms: Mutex<Vec<AlarmKind>>,
+    damage: Mutex<Option<String>>,
     no_leader: Mutex<bool>,
     learner: Mutex<bool>,
     undecided: Mutex<bool>,
@@ -35,6 +36,10 @@ impl Source for Stand {
 impl Probe for Stand {
     fn alarms(&self) -> Vec<AlarmKind> {
         self.alarms.lock().clone()
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.lock().clone()
     }
 
     fn has_leader(&self) -> bool {
@@ -121,6 +126,14 @@ async fn health_looks_at_alarms_then_the_leader_then_a_read() {
     assert_eq!(get(&server.router, "/health?exclude=NOSPACE").await, sick("ALARM CORRUPT"));
     let both = "/health?exclude=NOSPACE&exclude=CORRUPT&serializable=true";
     assert_eq!(get(&server.router, both).await, healthy);
+    server.stand.alarms.lock().clear();
+    *server.stand.damage.lock() = Some("corrupt: file pages, offset 4096".to_owned());
+    let damaged = sick("READ FAULT:corrupt: file pages, offset 4096");
+    assert_eq!(get(&server.router, "/health?serializable=true").await, damaged);
+    assert_eq!(get(&server.router, "/health?exclude=CORRUPT&serializable=true").await, healthy);
+    assert_eq!(get(&server.router, "/livez").await.0, 200, "whoever restarts it would find the same damage");
+    let unready = "[-]data_corruption failed: damaged data: corrupt: file pages, offset 4096\n\n".to_owned();
+    assert_eq!(get(&server.router, "/readyz/data_corruption").await, (503, unready));
 }
 
 #[tokio::test]

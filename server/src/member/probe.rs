@@ -41,6 +41,10 @@ impl Probe for ThreadProbe {
         self.0.shared.reader().alarms().iter().map(|alarm| alarm.alarm).collect()
     }
 
+    fn damage(&self) -> Option<String> {
+        self.0.shared.damage()
+    }
+
     fn has_leader(&self) -> bool {
         self.0.shared.node.status().leader != 0
     }
@@ -65,7 +69,9 @@ impl Probe for ThreadProbe {
                 keys_only: true,
                 ..RangeRequest::default()
             };
-            self.0.shared.reader().range(&any).map(|_| ()).map_err(|refusal| refusal.to_string())
+            let shared = &self.0.shared;
+            let read = shared.reader().range(&any);
+            read.map(|_| ()).map_err(|error| shared.read_error(error).message().to_owned())
         })
     }
 }

@@ -58,6 +58,7 @@ rows! {
     SlowApplies Counter "etcd_server_slow_apply_total" [] "Requests whose applying took longer than --warning-apply-duration.";
     HealthSuccesses Counter "etcd_server_health_success" [] "Answers of /health that said healthy.";
     HealthFailures Counter "etcd_server_health_failures" [] "Answers of /health that said unhealthy.";
+    ReadFaults Counter "coffer_read_faults_total" [] "Reads that failed because what they had to read is damaged.";
     MetricsServed Counter "promhttp_metric_handler_requests_total" [("code", "200")] "Answers of /metrics, by HTTP status.";
 }
 

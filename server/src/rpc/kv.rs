@@ -44,11 +44,12 @@ impl KvService {
         }
     }
 
-    async fn read_txn(&self, request: TxnRequest, serializable: bool) -> Result<(i64, TxnReply), Error> {
+    async fn read_txn(&self, request: TxnRequest, serializable: bool) -> Result<(i64, TxnReply), Status> {
         if !serializable {
             read::linearizable(&self.serving).await?;
         }
-        Ok(self.serving.shared.reader().read_txn(&request)?)
+        let shared = &self.serving.shared;
+        shared.reader().read_txn(&request).map_err(|error| shared.read_error(error))
     }
 }
 
@@ -102,7 +103,7 @@ impl Kv for KvService {
             read::linearizable(&self.serving).await?;
         }
         let shared = &self.serving.shared;
-        let reply = shared.reader().range(&wire::range(request)).map_err(Error::from)?;
+        let reply = shared.reader().range(&wire::range(request)).map_err(|error| shared.read_error(error))?;
         self.count(Count::Ranges, 1);
         Ok(Response::new(wire::range_reply(&reply, header(shared, reply.current_revision))))
     }

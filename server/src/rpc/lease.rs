@@ -142,7 +142,8 @@ impl Lease for LeaseService {
             ttl: -1,
             ..Default::default()
         };
-        if let Some(lease) = shared.reader().lease(request.id, request.keys) {
+        let lease = shared.reader().lease(request.id, request.keys);
+        if let Some(lease) = lease.map_err(|fault| shared.read_error(fault.into()))? {
             response.ttl = seconds_left(lease.deadline_ms, shared.node.lease_clock_ms());
             response.granted_ttl = lease.granted_ttl;
             response.keys = lease.keys;
@@ -155,8 +156,8 @@ impl Lease for LeaseService {
         _: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let shared = self.shared();
-        let leases =
-            shared.reader().leases().into_iter().map(|lease| pb::LeaseStatus { id: lease.id }).collect();
+        let leases = shared.reader().leases().map_err(|fault| shared.read_error(fault.into()))?;
+        let leases = leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: header_now(shared), leases }))
     }
 }

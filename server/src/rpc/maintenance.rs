@@ -25,7 +25,8 @@ pub(crate) struct MaintenanceService {
 /// What is wrong with the member, in etcd's words.
 fn errors(shared: &Shared, leader: u64) -> Vec<String> {
     let no_leader = (leader == 0).then(|| Error::NoLeader.text().to_owned());
-    no_leader.into_iter().chain(shared.reader().alarms().iter().map(alarm_text)).collect()
+    let alarms = shared.reader().alarms();
+    no_leader.into_iter().chain(alarms.iter().map(alarm_text)).chain(shared.damage()).collect()
 }
 
 /// An alarm as Go prints its message.
@@ -51,7 +52,7 @@ impl MaintenanceService {
         let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
             .await
             .map_err(|_| Status::internal("coffer: hashing was cut short"))?
-            .map_err(Error::from)?;
+            .map_err(|error| shared.read_error(error))?;
         shared.metrics.observe(Histogram::HashKvSeconds, began.elapsed().as_secs_f64());
         Ok(hash)
     }

@@ -8,11 +8,11 @@
 //! order is only known when all of it is read.
 
 use super::header::header;
-use super::status::Error;
 use super::wire;
 use crate::proto::etcdserverpb as pb;
 use crate::serving::Shared;
 use coffer_engine::command::{RangeReply, RangeRequest, SortTarget};
+use coffer_engine::error::ReadError;
 use futures_util::Stream;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl RangeStream {
         RangeStream { shared, request, parts: Parts { keys: FIRST_KEYS, left, first: None }, over: false }
     }
 
-    fn next_part(&mut self) -> Result<pb::RangeStreamResponse, Error> {
+    fn next_part(&mut self) -> Result<pb::RangeStreamResponse, ReadError> {
         let reader = self.shared.reader();
         let limit = self.parts.left.map_or(self.parts.keys, |left| left.min(self.parts.keys));
         let in_parts = !self.request.count_only && self.request.sort_target == SortTarget::Key;
@@ -113,7 +113,7 @@ impl Stream for RangeStream {
         }
         let part = self.next_part();
         self.over |= part.is_err();
-        Poll::Ready(Some(part.map_err(Status::from)))
+        Poll::Ready(Some(part.map_err(|error| self.shared.read_error(error))))
     }
 }
 

@@ -177,6 +177,10 @@ impl Stream for WatchStream {
         }
         let key = self.key;
         match self.serving.with_hub(|hub| hub.take(key)) {
+            Some(Message { body: Body::Failed(fault), .. }) => {
+                self.over = true;
+                Poll::Ready(Some(Err(self.serving.shared.damaged(&fault))))
+            }
             Some(message) => Poll::Ready(Some(Ok(self.frame(message)))),
             None => Poll::Pending,
         }
@@ -226,7 +230,8 @@ impl Frame {
                 }
                 events.iter().for_each(|event| out.put_slice(event));
             }
-            Body::Progress => {}
+            // a failure ends the stream before it comes to a response
+            Body::Progress | Body::Failed(_) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use super::message::{Body, Message, fragments};
 use super::stream::{State, Stream, Watcher};
 use bytes::Bytes;
 use coffer_engine::Micros;
-use coffer_engine::error::Refusal;
+use coffer_engine::error::ReadError;
 use coffer_engine::mvcc::{Event, KeyRange};
 use coffer_engine::store::{Position, StoreReader};
 use coffer_engine::watch::{EventBatch, HistoryPage};
@@ -76,8 +76,8 @@ pub trait History {
     /// See [`StoreReader::history`].
     ///
     /// # Errors
-    /// [`Refusal::Compacted`] when `from` is below the compaction revision.
-    fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, Refusal>;
+    /// Refused when `from` is below the compaction revision; a fault.
+    fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, ReadError>;
 }
 
 impl History for StoreReader {
@@ -85,7 +85,7 @@ impl History for StoreReader {
         StoreReader::position(self)
     }
 
-    fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, Refusal> {
+    fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, ReadError> {
         StoreReader::history(self, range, from, events_max)
     }
 }
@@ -538,8 +538,12 @@ impl Hub {
                 self.deliver_page(key, page);
                 read
             }
-            Err(_) => {
-                self.kill(key, history.position().compacted);
+            Err(ReadError::Refused(_)) => {
+                self.kill(key, Body::Compacted(history.position().compacted));
+                0
+            }
+            Err(ReadError::Fault(fault)) => {
+                self.kill(key, Body::Failed(fault.to_string()));
                 0
             }
         }
@@ -580,13 +584,13 @@ impl Hub {
         self.index.insert(&range, key);
     }
 
-    /// Cancels a watcher whose next revision is gone. Its id stays taken, as with etcd.
-    fn kill(&mut self, key: Key, compacted: i64) {
+    /// Ends a watcher whose next revision is gone or cannot be read, saying so. Its id stays taken, as with etcd.
+    fn kill(&mut self, key: Key, body: Body) {
         let Some(watcher) = self.watchers.get_mut(key) else { return };
         watcher.state = State::Dead;
         self.slow -= 1;
         let (stream, watch_id) = (watcher.stream, watcher.id);
-        self.send(stream, Message { watch_id, revision: 0, body: Body::Compacted(compacted) });
+        self.send(stream, Message { watch_id, revision: 0, body });
     }
 
     fn run_ticks(&mut self, now: Micros) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::watch_hub::{Body, Message};
+use coffer_engine::error::{Fault, Refusal};
 use coffer_engine::mvcc::{EventKind, KeyValue};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ struct World {
     compacted: i64,
     posts: VecDeque<EventBatch>,
     now: Micros,
+    /// Key whose history cannot be read.
+    damaged: Option<&'static [u8]>,
 }
 
 impl History for World {
@@ -33,9 +36,12 @@ impl History for World {
         Position { revision: self.revision, compacted: self.compacted, ..Position::default() }
     }
 
-    fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, Refusal> {
+    fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, ReadError> {
         if from < self.compacted {
-            return Err(Refusal::Compacted);
+            return Err(Refusal::Compacted.into());
+        }
+        if self.damaged.is_some_and(|key| range.contains(key)) {
+            return Err(Box::new(Fault::Stopped).into());
         }
         let mut page = HistoryPage { events: Vec::new(), next: self.revision + 1, current: self.revision };
         for event in self.events.iter().filter(|event| event.kv.mod_revision >= from) {
@@ -62,6 +68,7 @@ impl World {
             compacted: -1,
             posts: VecDeque::new(),
             now: 0,
+            damaged: None,
         }
     }
 
@@ -165,6 +172,7 @@ fn line(message: &Message) -> String {
         Body::Canceled => "canceled".to_owned(),
         Body::Compacted(revision) => format!("compacted {revision}"),
         Body::Progress => "progress".to_owned(),
+        Body::Failed(fault) => format!("failed: {fault}"),
         Body::Events { events, fragment } => {
             let events: Vec<_> = events.iter().map(|event| String::from_utf8_lossy(event)).collect();
             format!("{}{}", events.join(" "), if *fragment { " ..." } else { "" })
@@ -317,6 +325,22 @@ fn a_start_below_the_compaction_is_created_first_and_then_canceled() {
     world.cancel(stream, 0);
     world.hub.request_progress(stream);
     assert_eq!(world.read(stream), ["2 r6 created", "0 r6 canceled", "-1 r6 progress"]);
+}
+
+#[test]
+fn history_that_cannot_be_read_fails_the_stream_that_wanted_it_and_no_other() {
+    let mut world = World::new(Limits::default());
+    world.put(&["+a", "+b"]);
+    world.damaged = Some(b"a");
+    let streams = [world.open(), world.open()];
+    world.create(streams[0], watch(KeyRange::single("a"), 1));
+    world.create(streams[1], watch(KeyRange::single("b"), 1));
+    assert_eq!(world.read(streams[0]), ["0 r2 created", "0 r0 failed: stopped by an earlier fault"]);
+    assert_eq!(world.read(streams[1]), ["0 r2 created", "0 r2 Pb@2"]);
+    world.put(&["+a", "+b"]);
+    assert_eq!(world.read(streams[0]), Vec::<String>::new(), "what failed tells nothing more");
+    assert_eq!(world.read(streams[1]), ["0 r3 Pb@3"]);
+    assert_eq!(world.hub.stats().slow, 0);
 }
 
 #[test]
@@ -560,6 +584,7 @@ fn observe(witnesses: &mut [Witness], stream: Key, message: &Message, stream_tol
             created.unwrap().created = true;
         }
         Body::Canceled | Body::Refused(_) => {}
+        Body::Failed(fault) => panic!("nothing is damaged: {fault}"),
     }
     if message.revision > 0 {
         *stream_told = (*stream_told).max(message.revision);

@@ -36,6 +36,8 @@ pub enum Body {
     },
     /// Every event up to the header's revision was sent.
     Progress,
+    /// History could not be read: the stream ends with this fault, in words.
+    Failed(String),
 }
 
 impl Message {

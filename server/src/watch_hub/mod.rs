@@ -6,7 +6,7 @@
 //!   create ───┤                ^    │ queue full                     v
 //!             │   queue drains │    v                              Synced <── create, start now or later
 //!             │                Blocked <───────── queue full ────────┘
-//!             │                     compacted below the next revision
+//!             │                     next revision compacted or unreadable
 //!             └──────────────> Dead (keeps its id until it is canceled) <── Behind
 //! ```
 //!

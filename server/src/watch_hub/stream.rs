@@ -16,7 +16,7 @@ pub(super) enum State {
     Behind,
     /// Waits for room in its stream's queue, then reads history.
     Blocked,
-    /// Canceled by compaction; its id stays taken until the client cancels it.
+    /// Ended by compaction or a fault; its id stays taken until the client cancels it.
     Dead,
 }
 
