@@ -26,6 +26,7 @@ step_test() {
 step_fmt() {
     cargo fmt --all -- --check
     cargo fmt --manifest-path fuzz/Cargo.toml -- --check
+    cargo fmt --manifest-path bench/peers/Cargo.toml -- --check
 }
 
 step_clippy() {
@@ -72,6 +73,7 @@ step_planted() {
 # The bench programs must build and run; no figure is judged here.
 step_bench() {
     cargo bench --profile ci -p coffer-bench -- --test
+    cargo run --quiet --manifest-path bench/peers/Cargo.toml -- --keys 2000 --overwrites 2000 --gets 2000
 }
 
 steps=(fmt test clippy doc binary syscalls full_disk etcdctl kubernetes fuzz planted bench)
