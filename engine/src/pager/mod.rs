@@ -4,15 +4,43 @@
 //! |---|---|
 //! | [`page`] | a page's bytes; what names a page or a run |
 //! | [`root`] | what one transaction left: the roots of all trees and where the state stands |
+//! | `writer` | [`Pager`]: the open transaction; publishing it |
+//! | `reader` | [`PagerReader`], [`ReadGuard`], [`Pinned`]: a root and its pages, from any thread |
+//! | `page_table` | which pages are in memory, shared without a lock; `readers`, `retire`: what is kept for whom |
+//! | `map_pages` | pages of the file, checked at their first touch |
+//! | `space`, `reuse` | which page ids are used, wait, are free |
+//! | `dirty`, `written` | pages that the file does not have; what follows when it has them |
+//! | `relocate` | moving pages toward the file's head |
 //!
 //! Trees are built on two traits: [`Pages`] to read, [`PagesMut`] for the one writer.
 
+mod children;
+mod dense;
+mod dirty;
+mod doubling;
+mod map_pages;
 pub mod page;
+mod page_table;
+mod reader;
+mod readers;
+mod relocate;
+mod retire;
+mod reuse;
 pub mod root;
+mod space;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod writer;
+mod written;
 
 use crate::error::Fault;
 use bytes::Bytes;
 use page::{ChildRef, Page, PageId, PageKind, RunRef, TreeId};
+
+pub use dirty::LevelPages;
+pub use reader::{PagerReader, Pinned, ReadGuard};
+pub use writer::Pager;
 use std::path::PathBuf;
 
 /// A page that could not be had: its bytes are damaged, or the disk refused them. Boxed, so that the way where all is

@@ -15,11 +15,8 @@
 //! all directories, always, however small the file: one way for all sizes.
 
 use super::page::{HEAD_BYTES, PAGE_BYTES, PageId};
+use super::space::{BITMAP_BYTES, REGION_PAGES};
 
-/// Pages that one bitmap block speaks of: 125 MiB.
-pub(super) const REGION_PAGES: u32 = 32_000;
-/// Bytes of a bitmap block.
-pub(super) const BITMAP_BYTES: usize = REGION_PAGES as usize / 8;
 /// Bytes with which a block or directory is named.
 pub(super) const PLACE_REF_BYTES: usize = 16;
 /// Blocks that a directory names.

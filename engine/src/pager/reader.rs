@@ -1,0 +1,188 @@
+//! The readers' end: registered at a root, a reader sees that root's pages as long as it stays.
+
+use super::map_pages::MapPages;
+use super::page::{ChildRef, Page, PageId, PageKind, RUN_PAGE_BYTES, RunRef, TreeId};
+use super::page_table::{PageTable, Registration};
+use super::root::Root;
+use super::space::RUN_PAGES_MAX;
+use super::{Paged, Pages};
+use crate::error::Fault;
+use bytes::Bytes;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Reads the newest roots, from any thread. Each clone begins to look for a place among the readers elsewhere, so a
+/// thread that has its own is not in the way of others.
+pub struct PagerReader {
+    table: Arc<PageTable>,
+    home: usize,
+}
+
+/// A reader of the root that was the newest when it came. It holds back the memory and the ids of what its root reaches
+/// and later ones do not: a short stay is meant.
+pub struct ReadGuard<'a>(Registration<&'a PageTable>);
+
+/// A reader that owns what it needs, for long stays and for other threads.
+pub struct Pinned(Registration<Arc<PageTable>>);
+
+impl PagerReader {
+    pub(super) fn new(table: Arc<PageTable>) -> PagerReader {
+        PagerReader { home: table.next_home(), table }
+    }
+
+    /// Registers at the newest root. Nothing here waits.
+    #[inline]
+    pub fn read(&self) -> ReadGuard<'_> {
+        ReadGuard(self.table.read(self.home))
+    }
+
+    /// Registers at the newest root.
+    pub fn pin_published(&self) -> Pinned {
+        Pinned(self.table.pin_newest(self.home))
+    }
+
+    /// Registers at the newest durable root; its pages are all in the file, so it holds back no memory. Of a store in
+    /// memory, nothing of which is ever durable, the newest root.
+    pub fn pin_durable(&self) -> Pinned {
+        match self.table.map() {
+            Some(_) => Pinned(self.table.pin_durable(self.home)),
+            None => self.pin_published(),
+        }
+    }
+}
+
+impl Clone for PagerReader {
+    fn clone(&self) -> PagerReader {
+        PagerReader::new(Arc::clone(&self.table))
+    }
+}
+
+impl ReadGuard<'_> {
+    /// The root it reads.
+    #[inline]
+    pub fn root(&self) -> &Root {
+        self.0.root()
+    }
+}
+
+impl Pinned {
+    /// The root it reads.
+    pub fn root(&self) -> &Root {
+        self.0.root()
+    }
+}
+
+/// Where pages come from: memory, then the map.
+pub(super) trait Source {
+    /// The page that transaction `tx` wrote, if it is in memory.
+    fn memory(&self, id: PageId, tx: u64) -> Option<&Page>;
+
+    /// The map, if there is a file.
+    fn map(&self) -> Option<&MapPages>;
+}
+
+impl Source for ReadGuard<'_> {
+    #[inline]
+    fn memory(&self, id: PageId, tx: u64) -> Option<&Page> {
+        self.0.page(id, tx)
+    }
+
+    #[inline]
+    fn map(&self) -> Option<&MapPages> {
+        self.0.map()
+    }
+}
+
+impl Source for Pinned {
+    fn memory(&self, id: PageId, tx: u64) -> Option<&Page> {
+        self.0.page(id, tx)
+    }
+
+    fn map(&self) -> Option<&MapPages> {
+        self.0.map()
+    }
+}
+
+/// Everything that has a [`Source`] reads in the same way.
+macro_rules! pages_from_source {
+    ($($reader:ty),*) => {$(
+        impl Pages for $reader {
+            #[inline]
+            fn page(&self, tree: TreeId, at: &ChildRef) -> Paged<&Page> {
+                page_of(self, tree, at)
+            }
+
+            fn run(&self, tree: TreeId, at: &RunRef) -> Paged<Bytes> {
+                run_of(self, tree, at)
+            }
+
+            fn fault(&self, at: PageId, expected: String, found: String) -> Box<Fault> {
+                fault_of(self, at, expected, found)
+            }
+        }
+    )*};
+}
+
+pages_from_source!(ReadGuard<'_>, Pinned, super::Pager);
+
+#[inline]
+fn page_of<'s>(source: &'s impl Source, tree: TreeId, at: &ChildRef) -> Paged<&'s Page> {
+    if let Some(page) = source.memory(at.id, at.tx) {
+        debug_assert!(
+            page.id() == at.id && page.tx() == at.tx && page.tree() == tree as u8,
+            "{page:?} for {at:?}"
+        );
+        return Ok(page);
+    }
+    match source.map() {
+        Some(map) => map.page(tree, at),
+        None => Err(missing(source, at.id, at.tx)),
+    }
+}
+
+fn run_of(source: &impl Source, tree: TreeId, run: &RunRef) -> Paged<Bytes> {
+    let pages = run.pages();
+    if !(1..=RUN_PAGES_MAX).contains(&pages) || run.first.0.checked_add(pages).is_none() {
+        return Err(fault_of(source, run.first, "a run of a length that can be".into(), format!("{run:?}")));
+    }
+    let mut bytes = Vec::with_capacity(run.bytes as usize);
+    let mut to_check = false;
+    for id in (run.first.0..run.first.0 + pages).map(PageId) {
+        let (page, first_touch) = run_page(source, tree, run, id)?;
+        to_check |= first_touch;
+        let from = page.0.len() - RUN_PAGE_BYTES;
+        let len = RUN_PAGE_BYTES.min(run.bytes as usize - bytes.len());
+        bytes.extend_from_slice(&page.0[from..from + len]);
+    }
+    let crc = if to_check { crc32fast::hash(&bytes) } else { run.crc };
+    if crc != run.crc {
+        let expected = format!("a run of {} bytes with CRC {:#010x}", run.bytes, run.crc);
+        return Err(fault_of(source, run.first, expected, format!("{crc:#010x}")));
+    }
+    Ok(bytes.into())
+}
+
+/// A run's page; with it, whether the file's bytes were touched for the first time.
+fn run_page<'s>(source: &'s impl Source, tree: TreeId, run: &RunRef, id: PageId) -> Paged<(&'s Page, bool)> {
+    if let Some(page) = source.memory(id, run.tx) {
+        debug_assert!(page.id() == id && page.kind() == Some(PageKind::Run) && page.tree() == tree as u8);
+        return Ok((page, false));
+    }
+    let map = source.map().ok_or_else(|| missing(source, id, run.tx))?;
+    if id == run.first {
+        map.run_ahead(run);
+    }
+    map.run_page(tree, run, id)
+}
+
+/// There is no file, and the page is not in memory.
+#[cold]
+fn missing(source: &impl Source, at: PageId, tx: u64) -> Box<Fault> {
+    fault_of(source, at, format!("page {at} of tx {tx}"), "nothing".into())
+}
+
+#[cold]
+fn fault_of(source: &impl Source, at: PageId, expected: String, found: String) -> Box<Fault> {
+    let path = source.map().map_or_else(|| PathBuf::from("memory"), |map| map.path().to_owned());
+    Box::new(Fault::Corrupt { path, offset: at.offset(), expected, found })
+}
