@@ -8,6 +8,7 @@
 //! | [`wal`] | the write-ahead log: batches, marks, segments; opening tells torn from rotten |
 //! | [`store`] | the front door: apply a command, publish, read |
 //! | [`mvcc`] | the words of the multi-version store: revision, key-value |
+//! | [`btree`] | copy-on-write trees over pages |
 //! | [`pager`] | the page file: copy-on-write pages, published roots, checkpoints |
 //! | [`model`] | the whole store in memory, slow and obvious |
 //! | [`lease_clock`] | the clock by which leases end, and when they are looked at |
@@ -18,6 +19,7 @@
 //!
 //! Nothing in here starts a thread, asks for the time or draws a random number, except the real disks in [`disk`].
 
+pub mod btree;
 pub mod command;
 pub mod disk;
 pub mod error;

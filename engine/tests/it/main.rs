@@ -1,6 +1,9 @@
 //! The engine's tests.
 
 mod arbitrary;
+mod btree;
+mod btree_damage;
+mod btree_rig;
 mod command_encoding;
 mod model;
 mod naive;
