@@ -84,6 +84,31 @@ pub enum Fault {
     Stopped,
 }
 
+impl Fault {
+    /// The same fault once more: whoever is stopped by one returns it from then on.
+    pub fn again(&self) -> Fault {
+        match self {
+            Fault::Io { operation, path, offset, source } => {
+                let source = match source.raw_os_error() {
+                    Some(number) => std::io::Error::from_raw_os_error(number),
+                    None => std::io::Error::new(source.kind(), source.to_string()),
+                };
+                Fault::Io { operation, path: path.clone(), offset: *offset, source }
+            }
+            Fault::Corrupt { path, offset, expected, found } => Fault::Corrupt {
+                path: path.clone(),
+                offset: *offset,
+                expected: expected.clone(),
+                found: found.clone(),
+            },
+            Fault::Unusable { path, reason } => {
+                Fault::Unusable { path: path.clone(), reason: reason.clone() }
+            }
+            Fault::Stopped => Fault::Stopped,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

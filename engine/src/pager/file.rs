@@ -1,0 +1,424 @@
+//! The open file, as a state machine: when a checkpoint is due, what is spilled, when the file grows.
+//!
+//! ```text
+//! step:  pages that landed > length > checkpoint (due? begin; go on) > spill > write-outs
+//! ```
+//! | a checkpoint begins when something was published since the last one, and |
+//! |---|
+//! | it was asked for |
+//! | half of [`PagerOptions::dirty_bytes`] wait in memory |
+//! | [`PagerOptions::checkpoint_wal_bytes`] of log were written since the last one began |
+//! | [`PagerOptions::snapshot_entries`] entries were applied since the last one |
+//! | the oldest change is [`PagerOptions::checkpoint_interval_us`] old (a second, while the disk is full: what was freed becomes reusable by it) |
+//!
+//! Beyond [`PagerOptions::dirty_bytes`], pages are spilled: written to their places without a sync, while no checkpoint
+//! writes pages.
+//!
+//! After a failed write or sync nothing more is written and nothing becomes durable: what is on the medium is unknown,
+//! and a second try may succeed and lie. The fault is returned for ever.
+
+use super::Pager;
+use super::checkpoint::{Checkpoint, Names};
+use super::grow::{Length, Need};
+use super::meta::{Meta, PlaceRef};
+use super::page::{Page, PageId};
+use super::root::Root;
+use super::writeout::WriteOut;
+use crate::Micros;
+use crate::disk::{Completion, Disk, FileId};
+use crate::error::Fault;
+use crate::wal::Space;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Pages that one step prepares at most: well below a millisecond.
+pub(super) const STEP_PAGES: usize = 64;
+/// How old a change grows while the disk is full, in microseconds.
+const FULL_INTERVAL_US: Micros = 1_000_000;
+/// How long to wait before looking again whether readers have left the end of the file, in microseconds.
+const CUT_RETRY_US: Micros = 1_000_000;
+
+/// Numbers and places of a page file.
+#[derive(Clone, Debug)]
+pub struct PagerOptions {
+    /// The file; made if it is not there, with the directory it lies in.
+    pub path: PathBuf,
+    /// Whose file this is (16 bytes: cluster id, member id); checked at opening.
+    pub owner: [u8; 16],
+    /// Bytes of pages that may wait in memory before they are spilled (default 256 MiB).
+    pub dirty_bytes: u64,
+    /// Bytes of log after which a checkpoint begins (default 48 MiB: with what is written meanwhile the log stays below
+    /// 128 MiB).
+    pub checkpoint_wal_bytes: u64,
+    /// Age of a change after which a checkpoint begins, in microseconds (default 60 s).
+    pub checkpoint_interval_us: u64,
+    /// Entries applied after which a checkpoint begins, if set.
+    pub snapshot_entries: Option<u64>,
+    /// How fast used pages are read again and checked, in bytes per second; 0 (default): not at all.
+    pub scrub_bytes_per_s: u64,
+}
+
+impl PagerOptions {
+    /// The defaults.
+    pub fn new(path: PathBuf, owner: [u8; 16]) -> PagerOptions {
+        PagerOptions {
+            path,
+            owner,
+            dirty_bytes: 256 << 20,
+            checkpoint_wal_bytes: 48 << 20,
+            checkpoint_interval_us: 60_000_000,
+            snapshot_entries: None,
+            scrub_bytes_per_s: 0,
+        }
+    }
+}
+
+/// What is durable: the log behind it is needed, the log before it is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// The transaction.
+    pub tx: u64,
+    /// Index of the last entry applied in it.
+    pub applied: u64,
+    /// Its term.
+    pub applied_term: u64,
+}
+
+impl Durable {
+    pub(super) fn of(root: &Root) -> Durable {
+        Durable { tx: root.tx, applied: root.standing.applied, applied_term: root.standing.applied_term }
+    }
+}
+
+/// When [`Pager::step`] wants to be called again although nothing completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagerNext {
+    /// At once: there is more to do.
+    pub at_once: bool,
+    /// At that time.
+    pub at: Option<Micros>,
+}
+
+/// Counters of one open page file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagerStats {
+    /// Checkpoints done.
+    pub checkpoints: u64,
+    /// Sum of their durations in microseconds.
+    pub checkpoint_us_sum: u64,
+    /// The longest of them in microseconds.
+    pub checkpoint_us_max: u64,
+    /// Pages written, metas left out.
+    pub pages_written: u64,
+    /// Bytes written, metas left out.
+    pub bytes_written: u64,
+    /// Pages among them that were spilled.
+    pub pages_spilled: u64,
+    /// Length of the file in bytes.
+    pub file_bytes: u64,
+    /// Bytes of pages that wait in memory to be written.
+    pub dirty_bytes: u64,
+}
+
+/// The file. Invariant: what the last durable meta names ([`Names`]) is not written to before the next one is durable.
+#[derive(Debug)]
+pub(super) struct PageFile {
+    pub(super) options: PagerOptions,
+    pub(super) file: FileId,
+    stopped: Option<Fault>,
+    pub(super) out: WriteOut,
+    pub(super) length: Length,
+    /// What the last durable meta names.
+    pub(super) names: Names,
+    pub(super) durable: Durable,
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Pages to be spilled for which there was no room yet.
+    spill: VecDeque<Arc<Page>>,
+    requested: bool,
+    /// Bytes of log when the last checkpoint began.
+    chosen_wal_bytes: u64,
+    /// Since when something waits that is not chosen.
+    waits_since: Option<Micros>,
+    /// The end of the file may be cut, to be looked at then.
+    pub(super) cut_at: Option<Micros>,
+    pub(super) stats: PagerStats,
+}
+
+impl PageFile {
+    /// The file whose newest meta is `meta`; `blocks` is what its directories name.
+    pub(super) fn new(
+        options: PagerOptions,
+        file: FileId,
+        pages: u64,
+        meta: &Meta,
+        blocks: Vec<PlaceRef>,
+        now: Micros,
+    ) -> PageFile {
+        PageFile {
+            file,
+            stopped: None,
+            out: WriteOut::new(options.path.clone(), file),
+            length: Length::new(options.path.clone(), file, pages),
+            names: Names { number: meta.number, blocks, directories: meta.directories.clone() },
+            durable: Durable::of(&meta.root),
+            checkpoint: None,
+            spill: VecDeque::new(),
+            requested: false,
+            chosen_wal_bytes: 0,
+            waits_since: None,
+            cut_at: Some(now),
+            stats: PagerStats::default(),
+            options,
+        }
+    }
+
+    fn stop(&mut self, fault: Fault) {
+        self.stopped.get_or_insert(fault);
+    }
+
+    fn check_stopped(&self) -> Result<(), Fault> {
+        self.stopped.as_ref().map_or(Ok(()), |fault| Err(fault.again()))
+    }
+
+    fn step(
+        &mut self,
+        pager: &mut Pager,
+        disk: &mut dyn Disk,
+        now: Micros,
+        wal_bytes: u64,
+    ) -> Result<PagerNext, Fault> {
+        self.check_stopped()?;
+        self.go_on(pager, disk, now, wal_bytes).inspect_err(|fault| self.stop(fault.again()))
+    }
+
+    fn go_on(
+        &mut self,
+        pager: &mut Pager,
+        disk: &mut dyn Disk,
+        now: Micros,
+        wal_bytes: u64,
+    ) -> Result<PagerNext, Fault> {
+        for written in self.out.take_landed() {
+            pager.page_written(written.id, written.tx, written.crc);
+        }
+        let published = pager.published();
+        if self.waits_since.is_none() && published.tx > self.chosen_tx() {
+            self.waits_since = Some(now);
+        }
+        self.length.step(disk, self.need(pager, &published), now);
+        let due = self.is_due(pager, &published, now, wal_bytes);
+        let mut budget = STEP_PAGES;
+        if due && self.may_begin(&published) {
+            self.begin_checkpoint(pager, now, wal_bytes);
+        }
+        self.advance_checkpoint(pager, disk, &mut budget, now, wal_bytes)?;
+        if !due {
+            self.spill(pager, disk, &mut budget, now)?;
+        }
+        self.cut(pager, disk, now);
+        self.out.step(disk);
+        Ok(self.next(&published, budget, now))
+    }
+
+    /// The newest transaction that is durable or on its way to be.
+    fn chosen_tx(&self) -> u64 {
+        self.checkpoint.as_ref().map_or(self.durable.tx, |checkpoint| checkpoint.root.tx)
+    }
+
+    fn need(&self, pager: &Pager, published: &Root) -> Need {
+        let (_, open_end) = pager.pages_in_use();
+        Need { pages_end: published.pages_end.max(open_end), reusable: pager.reusable_pages() }
+    }
+
+    /// Whether a checkpoint is to begin.
+    fn is_due(&self, pager: &Pager, published: &Root, now: Micros, wal_bytes: u64) -> bool {
+        if self.checkpoint.is_some() || published.tx <= self.durable.tx {
+            return false;
+        }
+        let entries = published.standing.applied.saturating_sub(self.durable.applied);
+        self.requested
+            || pager.dirty_bytes() >= self.options.dirty_bytes / 2
+            || wal_bytes.saturating_sub(self.chosen_wal_bytes) >= self.options.checkpoint_wal_bytes
+            || self.options.snapshot_entries.is_some_and(|least| entries >= least)
+            || self.interval_end().is_some_and(|end| now >= end)
+    }
+
+    /// When the oldest change is so old that a checkpoint begins.
+    fn interval_end(&self) -> Option<Micros> {
+        let interval = match self.length.space() {
+            Space::Ample => self.options.checkpoint_interval_us,
+            Space::Reserve => self.options.checkpoint_interval_us.min(FULL_INTERVAL_US),
+        };
+        self.waits_since.map(|since| since + interval)
+    }
+
+    /// Whether one can begin: no spill is under way, and every page that the root reaches has room in the file.
+    fn may_begin(&self, published: &Root) -> bool {
+        !self.out.busy() && self.spill.is_empty() && published.pages_end <= self.length.limit()
+    }
+
+    fn begin_checkpoint(&mut self, pager: &mut Pager, now: Micros, wal_bytes: u64) {
+        let chosen = pager.choose();
+        let urgent = std::mem::take(&mut self.requested);
+        self.checkpoint = Some(Checkpoint::new(chosen, &self.names, urgent, now));
+        self.chosen_wal_bytes = wal_bytes;
+        self.waits_since = None;
+    }
+
+    /// Whether there is no time for pauses.
+    pub(super) fn in_hurry(&self, pager: &Pager, wal_bytes: u64) -> bool {
+        let behind = wal_bytes.saturating_sub(self.chosen_wal_bytes) >= self.options.checkpoint_wal_bytes;
+        let urgent = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.urgent);
+        urgent || self.requested || behind || pager.dirty_bytes() >= self.options.dirty_bytes / 4 * 3
+    }
+
+    /// Writes pages that wait in memory beyond the bound, while no checkpoint writes pages.
+    fn spill(
+        &mut self,
+        pager: &mut Pager,
+        disk: &mut dyn Disk,
+        budget: &mut usize,
+        now: Micros,
+    ) -> Result<(), Fault> {
+        if self.checkpoint.as_ref().is_some_and(Checkpoint::writes) {
+            return Ok(());
+        }
+        // a candidate has to be written, so all that may be one has room in the file
+        let fits = pager.published().pages_end <= self.length.limit();
+        let over = pager.dirty_bytes() > self.options.dirty_bytes;
+        if self.spill.is_empty() && *budget > 0 && over && fits {
+            let mut pages: Vec<_> =
+                pager.spill_candidates(*budget).into_iter().map(|(_, _, page)| page).collect();
+            pages.sort_by_key(|page| page.id());
+            self.spill = pages.into();
+        }
+        while *budget > 0 && self.out.has_room(now, true) {
+            let Some(page) = self.spill.pop_front() else { break };
+            assert!(u64::from(page.id().0) < self.length.limit(), "the file has room for every candidate");
+            self.out.write_page(disk, &page, |id, tx| pager.child_crc(id, tx), now)?;
+            self.stats.pages_spilled += 1;
+            *budget -= 1;
+        }
+        self.out.flush(disk, now);
+        Ok(())
+    }
+
+    /// Cuts the end of the file, if nobody reaches it. Not while a checkpoint runs: its root may reach further than the
+    /// durable one.
+    fn cut(&mut self, pager: &mut Pager, disk: &mut dyn Disk, now: Micros) {
+        let due = self.cut_at.is_some_and(|at| now >= at);
+        let writing = self.checkpoint.is_some() || self.out.busy() || !self.spill.is_empty();
+        if !due || writing || self.length.busy() {
+            return;
+        }
+        pager.reclaim();
+        let reach_end = pager.busy_end();
+        let used_end = pager.published().pages_end;
+        self.cut_at = None;
+        if self.length.cut_to(reach_end).is_none() && self.length.cut_to(used_end).is_some() {
+            // readers, or a root that is to be replaced, still reach it
+            self.cut_at = Some(now + CUT_RETRY_US);
+            return;
+        }
+        self.length.cut(disk, reach_end);
+    }
+
+    fn next(&self, published: &Root, budget: usize, now: Micros) -> PagerNext {
+        let interval = self.interval_end().filter(|_| published.tx > self.chosen_tx());
+        let pause = self.checkpoint.as_ref().and_then(|_| self.out.resume_at(now));
+        let times = [interval, pause, self.length.wakeup(), self.cut_at];
+        PagerNext { at_once: budget == 0, at: times.into_iter().flatten().filter(|at| *at > now).min() }
+    }
+
+    fn complete(&mut self, completion: Completion, now: Micros) -> Option<Completion> {
+        self.take_completion(completion, now).unwrap_or_else(|fault| {
+            self.stop(fault);
+            None
+        })
+    }
+
+    fn take_completion(&mut self, completion: Completion, now: Micros) -> Result<Option<Completion>, Fault> {
+        let Some(completion) = self.out.complete(completion)? else { return Ok(None) };
+        let Some(completion) = self.length.complete(completion, now)? else { return Ok(None) };
+        match &mut self.checkpoint {
+            Some(checkpoint) => checkpoint.complete(completion, &self.options.path),
+            None => Ok(Some(completion)),
+        }
+    }
+
+    /// Whether an operation is under way.
+    fn is_busy(&self) -> bool {
+        self.out.busy() || self.length.busy() || self.checkpoint.is_some()
+    }
+}
+
+impl Pager {
+    /// Pages below the file's end that may be given out at once.
+    fn reusable_pages(&self) -> u64 {
+        self.space.free_below_end()
+    }
+
+    /// Lets the file do what there is to do, a bounded amount. `wal_bytes` are the bytes of log that were written or
+    /// replayed since the file was opened. Without a file, nothing.
+    ///
+    /// # Errors
+    /// The fault that stopped the file, every time from then on: nothing more is written, nothing becomes durable.
+    pub fn step(&mut self, disk: &mut dyn Disk, now: Micros, wal_bytes: u64) -> Result<PagerNext, Fault> {
+        let Some(mut file) = self.file.take() else { return Ok(PagerNext::default()) };
+        let next = file.step(self, disk, now, wal_bytes);
+        self.file = Some(file);
+        next
+    }
+
+    /// Takes a completion; `None` if it was this file's, else gives it back. [`Pager::step`] follows.
+    pub fn complete(&mut self, completion: Completion, now: Micros) -> Option<Completion> {
+        match &mut self.file {
+            Some(file) => file.complete(completion, now),
+            None => Some(completion),
+        }
+    }
+
+    /// Asks for a checkpoint of what is published, soon and without pauses. When it is done [`Pager::durable`] says so;
+    /// if nothing was published since the last one, there is none.
+    pub fn request_checkpoint(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.requested = true;
+        }
+    }
+
+    /// Asks that the end of the file be cut as soon as nobody reaches it, even if that gives back little.
+    pub fn request_cut(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.length.cut_wanted = true;
+            file.cut_at = Some(0);
+        }
+    }
+
+    /// What is durable; transaction 0 without a file.
+    pub fn durable(&self) -> Durable {
+        self.file.as_ref().map_or_else(Durable::default, |file| file.durable)
+    }
+
+    /// Whether there is room for more.
+    pub fn space(&self) -> Space {
+        self.file.as_ref().map_or(Space::Ample, |file| file.length.space())
+    }
+
+    /// Whether an operation on the file is under way. A clean stop asks for a checkpoint and goes on until there is none.
+    pub fn is_busy(&self) -> bool {
+        self.file.as_ref().is_some_and(PageFile::is_busy)
+    }
+
+    /// Counters since opening.
+    pub fn stats(&self) -> PagerStats {
+        let Some(file) = &self.file else { return PagerStats::default() };
+        PagerStats {
+            pages_written: file.out.pages,
+            bytes_written: file.out.bytes,
+            file_bytes: PageId(0).offset() + file.length.limit() * super::page::PAGE_BYTES as u64,
+            dirty_bytes: self.dirty_bytes(),
+            ..file.stats
+        }
+    }
+}
