@@ -11,16 +11,25 @@
 //! | `space`, `reuse` | which page ids are used, wait, are free |
 //! | `dirty`, `written` | pages that the file does not have; what follows when it has them |
 //! | `relocate` | moving pages toward the file's head |
+//! | `places`, `meta` | the file's fixed places; the bytes of metas, directories and bitmap blocks |
+//! | `opening` | what the newest whole meta says |
+//! | `file` | the open file as a state machine; `checkpoint`, `writeout`, `grow`: how a root becomes durable, how pages are written, how long the file is |
 //!
 //! Trees are built on two traits: [`Pages`] to read, [`PagesMut`] for the one writer.
 
+mod checkpoint;
 mod children;
 mod dense;
 mod dirty;
 mod doubling;
+mod file;
+mod grow;
 mod map_pages;
+mod meta;
+mod opening;
 pub mod page;
 mod page_table;
+mod places;
 mod reader;
 mod readers;
 mod relocate;
@@ -31,6 +40,7 @@ mod space;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod writeout;
 mod writer;
 mod written;
 
@@ -39,6 +49,9 @@ use bytes::Bytes;
 use page::{ChildRef, Page, PageId, PageKind, RunRef, TreeId};
 
 pub use dirty::LevelPages;
+pub use file::{Durable, PagerNext, PagerOptions, PagerStats};
+pub use meta::FORMAT_NUMBER;
+pub use opening::PagerOpened;
 pub use reader::{PagerReader, Pinned, ReadGuard};
 pub use writer::Pager;
 use std::path::PathBuf;

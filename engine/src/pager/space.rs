@@ -153,6 +153,12 @@ impl Space {
         })
     }
 
+    /// Pages below the end that may be given out at once.
+    pub(super) fn free_below_end(&self) -> u64 {
+        let busy = self.regions.iter().map(|region| u64::from(region.busy_count)).sum();
+        u64::from(self.end).saturating_sub(busy)
+    }
+
     /// Pages from there on are to be moved away; `None`: nothing is being moved.
     pub(super) fn set_moving_from(&mut self, from: Option<PageId>) {
         self.moving_from = from;

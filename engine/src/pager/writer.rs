@@ -10,6 +10,7 @@
 use super::children::fill_child_crcs;
 use super::dense::Dense;
 use super::dirty::Dirty;
+use super::file::PageFile;
 use super::map_pages::MapPages;
 use super::page::{ChildRef, Page, PageId, PageKind, RUN_PAGE_BYTES, RunRef, TREES, TreeId};
 use super::page_table::{OpenPage, TableWriter};
@@ -42,6 +43,8 @@ pub struct Pager {
     pub(super) chosen: Option<Arc<Root>>,
     pub(super) captured: usize,
     pub(super) defragment: bool,
+    /// The file, unless all is in memory.
+    pub(super) file: Option<PageFile>,
     /// Room for [`Pager::reclaim`].
     free_ids: Vec<PageId>,
 }
@@ -74,6 +77,7 @@ impl Pager {
             chosen: None,
             captured: 0,
             defragment: false,
+            file: None,
             free_ids: Vec::new(),
         }
     }
