@@ -15,13 +15,18 @@
 //! | [`watch`] | the events of one published batch, shared by all watchers |
 //! | [`quota`] | what a command costs at the door |
 //! | [`disk`] | the world below: submit an operation, poll its completion |
+//! | [`embedded`] | the shell for Rust programs that have the engine inside: a thread, a directory, blocking calls |
 //! | [`error`] | refusals (part of the answer) and faults (the member stops) |
 //!
-//! Nothing in here starts a thread, asks for the time or draws a random number, except the real disks in [`disk`].
+//! Nothing in here starts a thread, asks for the time or draws a random number, except the real disks in [`disk`] and the
+//! shell in [`embedded`]. **A program that embeds the engine** begins at [`embedded::Db`]; that module's head says what it
+//! gets and what it must do. A program that brings its own agreement (as coffer's server does) drives [`wal::Wal`] and
+//! [`store::Store`] itself.
 
 pub mod btree;
 pub mod command;
 pub mod disk;
+pub mod embedded;
 pub mod error;
 pub mod lease_clock;
 pub mod model;

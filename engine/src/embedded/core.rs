@@ -1,0 +1,397 @@
+//! Log, store and lease clock as one stepped state machine, without a thread or a clock.
+//!
+//! ```text
+//!  completions ── complete() ┐                             ┌─> answers, events
+//!                            ├─> step(disk, now) ── log ── ┤
+//!  requests ───── request()  ┘        │                    └─> when to be called again
+//!                                     └── durable ──> store
+//! ```
+//! The log's rules here: each command is an entry, its index the one after the last, its term 1; a batch's commit is its
+//! last entry, for nobody else has to agree. So whatever opening accepts is applied, and no entry is ever replaced.
+//!
+//! Order of a step: what became durable is noted; all that waits is stamped and appended as one batch; its write starts;
+//! and only then, while it is out, is a slice of durable entries applied and published. Nothing is answered before it is
+//! durable and published.
+
+use super::error::{Error, Invalid};
+use super::queue::{Request, Slot};
+use crate::Micros;
+use crate::command::{Applied, Command, Stamped};
+use crate::disk::{Completion, Disk};
+use crate::error::{Fault, Refusal};
+use crate::lease_clock::{EXPIRIES_A_PASS_MAX, Expiry, LAG_MS_MAX, LeaseClock, UnderWay};
+use crate::quota;
+use crate::store::{Store, StoreReader};
+use crate::wal::{EntryKind, HardState, LogEntry, NewBatch, Opened, RecoveredBatch, Space, Wal, WalOptions};
+use crate::watch::EventBatch;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The term of every entry.
+const TERM: u64 = 1;
+/// Entries applied in one step: a millisecond or a few.
+const SLICE_ENTRIES_MAX: usize = 512;
+/// Versions that compaction goes over in one step: well under a millisecond.
+const COMPACTION_BUDGET: usize = 500;
+/// Bytes appended and not yet applied from which on no more requests are taken: it bounds the memory.
+const UNAPPLIED_BYTES_MAX: u64 = 32 << 20;
+
+/// What a step gives to others.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// The events of what was published.
+    pub(super) events: Option<Arc<EventBatch>>,
+    /// Who is answered, and what; after the events were told.
+    pub(super) answers: Vec<(Arc<Slot>, Result<Applied, Error>)>,
+}
+
+/// When to call [`Core::step`] again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    /// There is more to do that needs no waiting.
+    pub(super) at_once: bool,
+    /// At this time at the latest.
+    pub(super) at: Option<Micros>,
+}
+
+/// An entry that is appended and not applied.
+#[derive(Debug)]
+struct Pending {
+    stamped: Stamped,
+    bytes: u64,
+    slot: Option<Arc<Slot>>,
+}
+
+/// A batch whose write is out.
+#[derive(Debug)]
+struct BatchOut {
+    sequence: u64,
+    last: u64,
+    begun: Micros,
+}
+
+/// The state machine; see the head of this file.
+///
+/// applied <= durable <= last, and `pending` holds the entries of (applied, last].
+pub(super) struct Core {
+    wal: Wal,
+    second_write_bytes: u64,
+    store: Store,
+    /// Index of the last entry appended, of the last one durable, of the last one applied.
+    last: u64,
+    durable: u64,
+    applied: u64,
+    pending: VecDeque<Pending>,
+    pending_bytes: u64,
+    requests: Vec<Request>,
+    batches_out: VecDeque<BatchOut>,
+    /// Moving average of how long a batch is out.
+    usual_us: Micros,
+    clock: LeaseClock,
+    leases_under_way: UnderWay,
+    expiry: Expiry,
+    /// Index of the last entry that ends a lease; none is under way once it is applied.
+    last_expiry: u64,
+    /// The earliest deadline of all leases, as of the last publish.
+    lease_deadline_ms: Option<u64>,
+    compacting: bool,
+    /// Those whose entries were applied when a fault came in between and nothing was published.
+    unanswered: Vec<Arc<Slot>>,
+}
+
+impl Core {
+    /// Opens the log and applies what it holds.
+    ///
+    /// # Errors
+    /// Those of [`Wal::open`]; [`Fault::Corrupt`] if entries are missing or are no commands.
+    pub(super) fn open(
+        disk: &mut dyn Disk,
+        options: WalOptions,
+        now: Micros,
+    ) -> Result<(Core, Opened), Fault> {
+        let wal_dir = options.dir.clone();
+        let second_write_bytes = options.second_write_bytes;
+        let mut store = Store::new();
+        let (wal, opened) = Wal::open(disk, options, now, &mut |batch| replay(&mut store, &wal_dir, batch))?;
+        let applied = store.applied();
+        let commit = opened.hard_state.commit;
+        if commit > applied {
+            return Err(missing(&wal_dir, applied + 1, commit));
+        }
+        let mut core = Core {
+            clock: LeaseClock::standing_at(store.lease_clock_ms()),
+            wal,
+            second_write_bytes,
+            last: applied,
+            durable: applied,
+            applied,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            requests: Vec::new(),
+            batches_out: VecDeque::new(),
+            usual_us: 0,
+            leases_under_way: UnderWay::default(),
+            expiry: Expiry::default(),
+            last_expiry: 0,
+            lease_deadline_ms: store.next_lease_deadline_ms().map_err(|fault| *fault)?,
+            compacting: true,
+            unanswered: Vec::new(),
+            store,
+        };
+        core.run_clock(now);
+        Ok((core, opened))
+    }
+
+    /// The store's reader.
+    pub(super) fn reader(&self) -> StoreReader {
+        self.store.reader()
+    }
+
+    /// The lease clock.
+    pub(super) fn lease_clock(&self) -> LeaseClock {
+        self.clock
+    }
+
+    /// Takes a completion of the disk.
+    pub(super) fn complete(&mut self, completion: Completion, now: Micros) {
+        let stranger = self.wal.complete(completion, now);
+        debug_assert!(stranger.is_none(), "a completion belongs to nobody: {stranger:?}");
+    }
+
+    /// How many bytes of requests it would take now; 0 for none.
+    pub(super) fn room(&self) -> u64 {
+        UNAPPLIED_BYTES_MAX.saturating_sub(self.pending_bytes)
+    }
+
+    /// Takes requests for the next batch.
+    pub(super) fn request(&mut self, requests: &mut Vec<Request>) {
+        self.requests.append(requests);
+    }
+
+    /// From how many waiting bytes on a step is worth it before anything completes: while a write is out requests gather,
+    /// until enough wait for a second one beside it, or it has been out for twice its usual time.
+    pub(super) fn wake_above(&self, now: Micros) -> u64 {
+        if self.room() == 0 {
+            return u64::MAX;
+        }
+        match (self.batches_out.len(), self.late_at()) {
+            (0, _) => 0,
+            (1, Some(late)) if now >= late => 0,
+            (1, _) => self.second_write_bytes,
+            _ => u64::MAX,
+        }
+    }
+
+    /// When the write that is out will have been so for twice its usual time.
+    fn late_at(&self) -> Option<Micros> {
+        self.batches_out.front().map(|first| first.begun + 2 * self.usual_us.max(1))
+    }
+
+    /// Goes as far as possible without waiting.
+    ///
+    /// # Errors
+    /// What stops the database: nothing more is acknowledged, and [`Core::stop`] gives all who wait.
+    pub(super) fn step(&mut self, disk: &mut dyn Disk, now: Micros, out: &mut Output) -> Result<Next, Fault> {
+        self.wal.step(disk, now)?;
+        self.note_durable(now);
+        self.run_clock(now);
+        self.append(now, out)?;
+        self.wal.step(disk, now)?;
+        self.apply(now, out)?;
+        let idle = self.applied == self.durable;
+        if self.compacting && idle {
+            self.compacting = self.store.compact_step(COMPACTION_BUDGET).map_err(|fault| *fault)?;
+        }
+        Ok(Next { at_once: !idle || self.compacting, at: self.wake_at(now) })
+    }
+
+    fn note_durable(&mut self, now: Micros) {
+        let durable = self.wal.durable();
+        while let Some(batch) = self.batches_out.pop_front_if(|batch| batch.sequence <= durable) {
+            let took = now.saturating_sub(batch.begun);
+            self.usual_us = if self.usual_us == 0 { took } else { (self.usual_us * 7 + took) / 8 };
+            self.durable = batch.last;
+        }
+    }
+
+    /// The clock runs while renewals can be written.
+    fn run_clock(&mut self, now: Micros) {
+        self.clock.set_running(self.wal.space() == Space::Ample, now);
+    }
+
+    /// Stamps all that waits and appends it as one batch.
+    fn append(&mut self, now: Micros, out: &mut Output) -> Result<(), Fault> {
+        let expired = self.expired_leases(now)?;
+        let clock_ms = self.clock.now_ms(now);
+        let mut entries = Vec::with_capacity(self.requests.len() + expired.len());
+        for request in std::mem::take(&mut self.requests) {
+            let slot = request.slot.clone();
+            if let (Err(why), Some(slot)) = (self.append_one(clock_ms, request, &mut entries), slot) {
+                out.answers.push((slot, Err(why)));
+            }
+        }
+        for id in expired {
+            let request = Request { command: Command::LeaseExpire { id }, bytes: 0, slot: None };
+            if self.append_one(clock_ms, request, &mut entries).is_ok() {
+                self.last_expiry = self.last;
+            }
+        }
+        if !entries.is_empty() {
+            let hard_state = HardState { term: TERM, vote: 0, commit: self.last };
+            let sequence = self.wal.append(NewBatch { hard_state, entries });
+            self.batches_out.push_back(BatchOut { sequence, last: self.last, begun: now });
+            self.clock.set_limit(self.leases_under_way.limit_ms(), now);
+        }
+        Ok(())
+    }
+
+    /// What needs room does not come in while there is none, nor what the log does not take.
+    fn append_one(
+        &mut self,
+        clock_ms: u64,
+        request: Request,
+        entries: &mut Vec<LogEntry>,
+    ) -> Result<(), Error> {
+        let Request { command, slot, .. } = request;
+        if self.wal.space() == Space::Reserve && quota::cost(&command) > 0 {
+            return Err(Refusal::NoSpace.into());
+        }
+        let stamped = Stamped { clock_ms, command };
+        let data = stamped.encode().map_err(|_| Invalid::TxnTooDeep)?;
+        let (bytes, limit) = (data.len() as u64, self.wal.entry_bytes_max());
+        if bytes > limit {
+            return Err(Invalid::TooLarge { bytes, limit }.into());
+        }
+        self.last += 1;
+        if matches!(stamped.command, Command::LeaseGrant { .. } | Command::LeaseRenew { .. }) {
+            self.leases_under_way.put(self.last, clock_ms);
+        }
+        entries.push(LogEntry { index: self.last, term: TERM, kind: EntryKind::Normal, data: data.into() });
+        self.pending_bytes += bytes;
+        self.pending.push_back(Pending { stamped, bytes, slot });
+        Ok(())
+    }
+
+    /// Leases to be ended now: those whose time is up, and as much longer as an answer to their holders may have taken.
+    fn expired_leases(&mut self, now: Micros) -> Result<Vec<i64>, Fault> {
+        let ended_ms = self.clock.now_ms(now).saturating_sub(LAG_MS_MAX);
+        let up = self.lease_deadline_ms.is_some_and(|deadline| deadline <= ended_ms);
+        if !up || !self.may_expire() || !self.expiry.due(now) {
+            return Ok(Vec::new());
+        }
+        self.store.expired_leases(ended_ms, EXPIRIES_A_PASS_MAX).map_err(|fault| *fault)
+    }
+
+    fn may_expire(&self) -> bool {
+        self.wal.space() == Space::Ample && self.last_expiry <= self.applied
+    }
+
+    /// Applies one slice of what is durable, publishes it and gathers the answers.
+    fn apply(&mut self, now: Micros, out: &mut Output) -> Result<(), Fault> {
+        let ready = usize::try_from(self.durable - self.applied).unwrap_or(usize::MAX);
+        if ready == 0 {
+            return Ok(());
+        }
+        let first_answer = out.answers.len();
+        let mut tx = self.store.begin();
+        for _ in 0..ready.min(SLICE_ENTRIES_MAX) {
+            let Some(entry) = self.pending.pop_front() else { break };
+            self.applied += 1;
+            self.pending_bytes -= entry.bytes;
+            self.compacting |= matches!(entry.stamped.command, Command::Compact { .. });
+            match tx.apply(self.applied, TERM, &entry.stamped) {
+                Ok(applied) => out.answers.extend(entry.slot.map(|slot| (slot, Ok(applied)))),
+                Err(fault) => {
+                    // nothing of the slice is published: those whose turn had come are not answered with success
+                    let unpublished = out.answers.drain(first_answer..).map(|(slot, _)| slot);
+                    self.unanswered.extend(unpublished.chain(entry.slot));
+                    return Err(*fault);
+                }
+            }
+        }
+        out.events = tx.publish().events;
+        self.clock.observe(self.store.lease_clock_ms(), now);
+        self.leases_under_way.applied(self.applied);
+        self.clock.set_limit(self.leases_under_way.limit_ms(), now);
+        self.lease_deadline_ms = self.store.next_lease_deadline_ms().map_err(|fault| *fault)?;
+        Ok(())
+    }
+
+    fn wake_at(&self, now: Micros) -> Option<Micros> {
+        let late = self.late_at().filter(|&late| late > now && self.batches_out.len() == 1);
+        [self.wal.wakeup(), late, self.next_expiry(now)].into_iter().flatten().min()
+    }
+
+    fn next_expiry(&self, now: Micros) -> Option<Micros> {
+        if !self.may_expire() {
+            return None; // whatever changes that is an event of its own
+        }
+        let deadline = self.clock.when(self.lease_deadline_ms?.saturating_add(LAG_MS_MAX), now)?;
+        Some(self.expiry.wake_at(deadline))
+    }
+
+    /// Whether everything taken was answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.applied == self.last
+    }
+
+    /// Ends: all who still wait.
+    pub(super) fn stop(&mut self) -> Vec<Arc<Slot>> {
+        let mut waiting = std::mem::take(&mut self.unanswered);
+        waiting.extend(self.requests.drain(..).filter_map(|request| request.slot));
+        waiting.extend(self.pending.drain(..).filter_map(|pending| pending.slot));
+        waiting
+    }
+
+    /// Begins a clean stop: the final mark is written. Go on with [`Core::step_close`] until it says that it is done.
+    pub(super) fn close(&mut self) {
+        self.wal.close();
+    }
+
+    /// Goes on with the clean stop; whether it is done.
+    ///
+    /// # Errors
+    /// The fault that stopped the log.
+    pub(super) fn step_close(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<bool, Fault> {
+        self.wal.step(disk, now)?;
+        Ok(self.wal.closed())
+    }
+}
+
+/// Applies a batch of the log.
+fn replay(store: &mut Store, wal_dir: &Path, batch: RecoveredBatch) -> Result<(), Fault> {
+    let mut applied = store.applied();
+    if batch.entries.last().is_none_or(|last| last.index <= applied) {
+        return Ok(());
+    }
+    let mut tx = store.begin();
+    for entry in batch.entries {
+        if entry.index <= applied {
+            continue;
+        }
+        if entry.index != applied + 1 {
+            return Err(missing(wal_dir, applied + 1, entry.index - 1));
+        }
+        applied = entry.index;
+        let stamped = Stamped::decode(&entry.data).map_err(|error| Fault::Corrupt {
+            path: wal_dir.to_path_buf(),
+            offset: 0,
+            expected: format!("a command in entry {}", entry.index),
+            found: error.to_string(),
+        })?;
+        tx.apply(entry.index, entry.term, &stamped).map_err(|fault| *fault)?;
+    }
+    // nobody watches yet
+    let _ = tx.publish();
+    Ok(())
+}
+
+fn missing(wal_dir: &Path, first: u64, last: u64) -> Fault {
+    Fault::Corrupt {
+        path: wal_dir.to_path_buf(),
+        offset: 0,
+        expected: format!("entries {first} to {last}"),
+        found: "none of them".to_string(),
+    }
+}

@@ -1,0 +1,75 @@
+//! The directory: made, checked, locked.
+//!
+//! ```text
+//! <dir>/        0700
+//!   lock        held as long as a database uses the directory
+//!   wal/        0700, the log's segments
+//! ```
+//! The lock is the system's and so never stale after a crash.
+
+use crate::error::Fault;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// A directory that is this database's own.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// The lock lives as long as the file is open.
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes what is missing and locks it.
+    ///
+    /// # Errors
+    /// [`Fault::Unusable`] if it is in use, or an etcd member's; [`Fault::Io`].
+    pub(super) fn open(path: &Path) -> Result<Directory, Fault> {
+        let member = path.join("member");
+        if member.join("wal").exists() || member.join("snap").exists() {
+            let reason = "it holds the data of an etcd member, which were left untouched".to_string();
+            return Err(Fault::Unusable { path: path.to_path_buf(), reason });
+        }
+        make(path)?;
+        let lock = lock(path)?;
+        Ok(Directory { path: path.to_path_buf(), _lock: lock })
+    }
+
+    /// Where the log's segments lie.
+    pub(super) fn wal(&self) -> PathBuf {
+        self.path.join("wal")
+    }
+}
+
+fn io_fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fault {
+    let path = path.to_path_buf();
+    move |source| Fault::Io { operation, path, offset: 0, source }
+}
+
+/// Makes a directory, and those above it, for this user alone. All that get a new name are synced: a directory that is
+/// not in its parent after a power cut would take the data with it.
+fn make(path: &Path) -> Result<(), Fault> {
+    let absolute = std::path::absolute(path).map_err(io_fault("find", path))?;
+    let there = absolute.ancestors().position(Path::is_dir).unwrap_or(0);
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_fault("create", path))?;
+    for parent in absolute.ancestors().skip(1).take(there.max(1)) {
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(io_fault("sync", parent))?;
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, Fault> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let file = file.map_err(io_fault("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let reason = "in use: another process, or this one, has it open".to_string();
+            Err(Fault::Unusable { path: directory.to_path_buf(), reason })
+        }
+        Err(TryLockError::Error(source)) => Err(io_fault("lock", &path)(source)),
+    }
+}
