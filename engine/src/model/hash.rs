@@ -15,6 +15,15 @@ pub(crate) struct HashCursor {
 }
 
 impl Model {
+    /// The hash of what is visible at `revision` (0 and below: the current one).
+    ///
+    /// # Errors
+    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Refusal> {
+        let cursor = self.hash_begin(revision)?;
+        Ok(self.hash_step(cursor, usize::MAX).unwrap_or_default())
+    }
+
     /// Begins the hash of what is visible at `revision` (0 and below: the current one).
     pub(crate) fn hash_begin(&self, revision: i64) -> Result<HashCursor, Refusal> {
         if revision > 0 && revision < self.compacted {

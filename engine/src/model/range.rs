@@ -21,6 +21,11 @@ impl Model {
         self.range_at(request, self.revision, true)
     }
 
+    /// A range whose count covers only what is read for the answer.
+    pub fn range_uncounted(&self, request: &RangeRequest) -> Result<RangeReply, Refusal> {
+        self.range_at(request, self.revision, false)
+    }
+
     /// A range as of `current`, the revision that counts as the newest.
     pub(crate) fn range_at(
         &self,

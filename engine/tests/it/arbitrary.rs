@@ -157,6 +157,26 @@ impl Source {
             .prop_map(|(action, member_id, alarm)| AlarmRequest { action, member_id, alarm })
     }
 
+    /// Commands on data, and now and then on alarms and members.
+    pub(crate) fn command_of_any_kind(&self) -> BoxedStrategy<Command> {
+        let member = |id| Member { id, name: "m".repeat(id as usize * 150), ..Member::default() };
+        let alarm = self.alarm().prop_map(|alarm| AlarmRequest { member_id: alarm.member_id % 2, ..alarm });
+        prop_oneof![
+            60 => self.data_command(),
+            1 => alarm.prop_map(Command::Alarm),
+            1 => (0..10u64).prop_map(move |n| Command::Bootstrap {
+                cluster_id: n,
+                members: (0..n).map(member).collect(),
+            }),
+            1 => (0..10u64, "[a-z]{0,3}").prop_map(|(id, name)| Command::MemberAttributes {
+                id,
+                name,
+                client_urls: vec!["u".repeat(id as usize * 100)],
+            }),
+        ]
+        .boxed()
+    }
+
     /// Commands of all kinds.
     pub(crate) fn command(&self) -> BoxedStrategy<Command> {
         let member = (any::<u64>(), ".{0,6}", vec(".{0,20}", 0..3), vec(".{0,20}", 0..3), any::<bool>())

@@ -1,0 +1,159 @@
+//! Compaction: what it hides at once, and the walk that removes it later.
+//!
+//! The walk goes over `Revisions` from the last compaction revision, inclusive, to the new one, c. At each record r it
+//! removes
+//!
+//! 1. the record of the version before r of the same key: r hides it from every revision that can still be asked for;
+//! 2. where r.main < c, r itself if its key is live with this very version (its value stands in `Keys`), or if it is a
+//!    tombstone, whose grave goes too if it is still this one.
+//!
+//! Then nothing is left but what is visible: below c the versions that something newer than c hides now, at c everything,
+//! tombstones included, for watchers that begin there. A record between two visits keeps being hidden by its revision alone,
+//! so how far the walk has come shows in no answer.
+
+use super::apply::Mvcc;
+use super::cell::{Grave, Read, Record, revision_key};
+use super::revision::Revision;
+use crate::btree::{self, Action};
+use crate::error::Refusal;
+use crate::pager::page::{RunRef, TreeId};
+use crate::pager::{Paged, PagesMut};
+
+/// Records of one step, whatever its budget: each may copy a few pages, and who waits for the writer waits for the step.
+const STEP_RECORDS_MAX: usize = 128;
+
+/// A record that the walk comes to.
+struct Visited {
+    revision: Revision,
+    previous: Option<Revision>,
+    tombstone: bool,
+    key: Vec<u8>,
+}
+
+/// The runs that a record's going sets free: its key's, its value's, its previous body's.
+type Runs = [Option<RunRef>; 3];
+
+impl<P: PagesMut> Mvcc<P> {
+    /// Hides the history below `revision`.
+    pub(super) fn compact(&mut self, revision: i64) -> Result<(), Refusal> {
+        let standing = &mut self.standing;
+        if revision <= standing.compacted {
+            return Err(Refusal::Compacted);
+        }
+        if revision > standing.revision {
+            return Err(Refusal::FutureRevision);
+        }
+        // tombstones at the old compaction revision were kept, those of an unfinished walk included
+        standing.compaction_next =
+            standing.compaction_next.min(Revision { main: standing.compacted, sub: 0 });
+        standing.compacted = revision;
+        Ok(())
+    }
+
+    /// Walks over up to `budget` records, and never so many that others wait long; true while there is more to do. What it
+    /// removed is gone for readers with the next publish.
+    ///
+    /// # Errors
+    /// The fault met: the step is done in part.
+    pub fn compact_step(&mut self, budget: usize) -> Paged<bool> {
+        if self.standing.compaction_done == self.standing.compacted {
+            return Ok(false);
+        }
+        let budget = budget.min(STEP_RECORDS_MAX);
+        let records = self.next_records(budget)?;
+        for record in &records {
+            self.compact_at(record)?;
+            self.standing.compaction_next = Revision { sub: record.revision.sub + 1, ..record.revision };
+        }
+        if records.len() == budget {
+            return Ok(true);
+        }
+        self.standing.compaction_done = self.standing.compacted;
+        self.standing.compaction_next = Revision { main: self.standing.compacted + 1, sub: 0 };
+        Ok(false)
+    }
+
+    /// Up to `budget` records that the walk comes to next. Removing one of them changes none of the others.
+    fn next_records(&self, budget: usize) -> Paged<Vec<Visited>> {
+        let view = self.view();
+        let mut cursor = view.cursor(TreeId::Revisions);
+        cursor.seek(&revision_key(self.standing.compaction_next))?;
+        let mut records = Vec::with_capacity(budget);
+        while records.len() < budget {
+            let Some((key, value)) = cursor.next()? else { break };
+            let record = view.read(TreeId::Revisions, Record::read(&key, value))?;
+            if record.revision.main > self.standing.compacted {
+                break;
+            }
+            records.push(Visited {
+                revision: record.revision,
+                previous: record.previous,
+                tombstone: record.tombstone,
+                key: view.record_key(&record)?.into_owned(),
+            });
+        }
+        Ok(records)
+    }
+
+    fn compact_at(&mut self, record: &Visited) -> Paged<()> {
+        if let Some(previous) = record.previous {
+            // superseded: no entry holds its value's run any more
+            for run in self.drop_record(previous)?.into_iter().flatten() {
+                self.pages.free_run(&run);
+            }
+        }
+        if record.revision.main >= self.standing.compacted {
+            return Ok(());
+        }
+        if record.tombstone {
+            self.drop_grave(record)?;
+            for run in self.drop_record(record.revision)?.into_iter().flatten() {
+                self.pages.free_run(&run);
+            }
+        } else if self.is_newest(record)? {
+            // its entry goes on holding its value's run
+            let [key, _value, previous] = self.drop_record(record.revision)?;
+            for run in key.iter().chain(&previous) {
+                self.pages.free_run(run);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_newest(&self, record: &Visited) -> Paged<bool> {
+        let entry = self.view().entry(&record.key)?;
+        Ok(entry.is_some_and(|entry| entry.revision == record.revision))
+    }
+
+    fn drop_grave(&mut self, record: &Visited) -> Paged<()> {
+        let root = &mut self.trees[TreeId::Deleted.place()];
+        let read =
+            btree::upsert(&mut self.pages, TreeId::Deleted, root, &record.key, |grave, _| {
+                match grave.map(Grave::read) {
+                    Some(Ok(grave)) if grave.revision == record.revision => (Action::Remove, Ok(())),
+                    Some(Err(malformed)) => (Action::Keep, Err(malformed)),
+                    Some(Ok(_)) | None => (Action::Keep, Ok(())),
+                }
+            })?;
+        self.view().read(TreeId::Deleted, read)
+    }
+
+    /// Removes a record if it is there; the runs it named.
+    fn drop_record(&mut self, revision: Revision) -> Paged<Runs> {
+        let root = &mut self.trees[TreeId::Revisions.place()];
+        let key = revision_key(revision);
+        let runs = btree::upsert(&mut self.pages, TreeId::Revisions, root, &key, |record, _| {
+            match record.map(|value| runs_of(revision, value)) {
+                Some(Ok(runs)) => (Action::Remove, Ok(runs)),
+                Some(Err(malformed)) => (Action::Keep, Err(malformed)),
+                None => (Action::Keep, Ok(Runs::default())),
+            }
+        })?;
+        self.view().read(TreeId::Revisions, runs)
+    }
+}
+
+fn runs_of(revision: Revision, value: &[u8]) -> Read<Runs> {
+    let runs = Record::read_at(revision, value)?.runs();
+    Ok([runs.key, runs.value, runs.previous])
+}

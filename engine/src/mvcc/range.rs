@@ -1,0 +1,326 @@
+//! Reads of ranges at any kept revision.
+//!
+//! The order of steps is etcd 3.7's: read (up to one more than the limit where nothing is sorted or filtered), filter,
+//! sort, cut. Its corners are kept: an order of "none" reads only up to the limit even where another target than the key
+//! is then sorted by; the count knows neither limit nor filters; without values the lease is left out too, unless the
+//! values were needed for sorting.
+//!
+//! A long range is read in slices, each from the newest root: what its revision sees is the same in all of them, until that
+//! revision is compacted. How its keys are counted, where they were not all read:
+//!
+//! | read at | count |
+//! |---|---|
+//! | the newest revision | from the tree's own counts, when the range begins |
+//! | an older one | the keys that are there now, one more for each tombstone since, one less for each first version since; or the rest of the range key by key, where that is shorter |
+
+use super::cell::{Body, Fields, revision_key};
+use super::record::KeyValue;
+use super::revision::{KeyRange, Revision};
+use super::view::View;
+use crate::command::{RangeReply, RangeRequest, SortOrder, SortTarget};
+use crate::error::{ReadError, Refusal};
+use crate::pager::page::TreeId;
+use crate::pager::{Paged, Pages};
+use bytes::Bytes;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Work after which a range lets others in.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Keys or records looked at.
+    pub keys: usize,
+    /// Bytes of keys and values gathered.
+    pub bytes: usize,
+}
+
+impl Slice {
+    /// No end before the range's.
+    pub const WHOLE: Slice = Slice { keys: usize::MAX, bytes: usize::MAX };
+}
+
+/// A range being read: at which revision, what is left of it, what was found.
+#[derive(Debug)]
+pub struct Scan {
+    at: i64,
+    current: i64,
+    counted: bool,
+    wanted: usize,
+    /// Values are of no use.
+    values: bool,
+    rest: KeyRange,
+    kvs: Vec<Arc<KeyValue>>,
+    count: Option<i64>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Reading,
+    /// The rest of the range, of which so many were found so far.
+    CountingKeys(i64),
+    /// The records from a revision on, which so far make so many keys more then than there are now.
+    CountingRecords(Revision, i64),
+}
+
+/// What a stretch of work came to.
+enum Step {
+    More,
+    Done,
+}
+
+impl Scan {
+    /// Begins a range: its revision is fixed here, so later changes do not show in it. Without `counted` the count covers
+    /// only what is read for the answer.
+    ///
+    /// # Errors
+    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`]; a fault.
+    pub fn begin<P: Pages>(
+        view: &View<'_, P>,
+        request: &RangeRequest,
+        counted: bool,
+    ) -> Result<Scan, ReadError> {
+        if request.revision > view.current {
+            return Err(Refusal::FutureRevision.into());
+        }
+        let at = if request.revision <= 0 { view.current } else { request.revision };
+        if at < view.standing.compacted {
+            return Err(Refusal::Compacted.into());
+        }
+        let counted = counted || request.count_only;
+        // a single key is counted by looking for it
+        let count = if counted && at == view.current && !request.range.is_single() {
+            Some(view.live_count(&request.range)? as i64)
+        } else {
+            None
+        };
+        Ok(Scan {
+            at,
+            current: view.current,
+            counted,
+            wanted: wanted(request),
+            values: !request.keys_only || request.sort_target == SortTarget::Value,
+            rest: request.range.clone(),
+            kvs: Vec::new(),
+            count,
+            phase: Phase::Reading,
+        })
+    }
+
+    /// Whether the range's revision can still be read.
+    pub fn holds<P>(&self, view: &View<'_, P>) -> bool {
+        self.at >= view.standing.compacted
+    }
+
+    /// Reads on until the slice is used up; true while there is more.
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn step<P: Pages>(
+        &mut self,
+        view: &View<'_, P>,
+        request: &RangeRequest,
+        slice: Slice,
+    ) -> Paged<bool> {
+        let step = match self.phase {
+            Phase::Reading if self.rest.is_single() => self.read_single(view)?,
+            Phase::Reading => self.read_keys(view, slice)?,
+            Phase::CountingKeys(found) => self.count_keys(view, found, slice.keys)?,
+            Phase::CountingRecords(next, sum) => {
+                self.count_records(view, &request.range, next, sum, slice.keys)?
+            }
+        };
+        Ok(matches!(step, Step::More))
+    }
+
+    fn read_single<P: Pages>(&mut self, view: &View<'_, P>) -> Paged<Step> {
+        let body = if self.at >= view.current {
+            view.entry(&self.rest.key)?.map(|entry| entry.body)
+        } else {
+            view.live_at(&self.rest.key, self.at)?
+        };
+        self.count = Some(i64::from(body.is_some()));
+        if let Some(body) = body.filter(|_| self.wanted > 0) {
+            let key = self.rest.key.clone();
+            self.kvs.push(Arc::new(self.key_value(view, &key, &body)?));
+        }
+        Ok(Step::Done)
+    }
+
+    fn read_keys<P: Pages>(&mut self, view: &View<'_, P>, slice: Slice) -> Paged<Step> {
+        let range = self.rest.clone();
+        let is_newest = self.at >= view.current;
+        let mut walk = view.walk(&range, !is_newest)?;
+        let (mut looked_at, mut bytes) = (0, 0);
+        loop {
+            if self.kvs.len() >= self.wanted && (!self.counted || self.count.is_some()) {
+                return Ok(Step::Done);
+            }
+            let Some((key, newest)) = walk.next()? else { break };
+            let is_full = self.kvs.len() >= self.wanted;
+            if is_full || looked_at >= slice.keys || bytes >= slice.bytes {
+                self.rest.key = Bytes::copy_from_slice(&key);
+                if is_full {
+                    self.phase = self.begin_count(view)?;
+                }
+                return Ok(Step::More);
+            }
+            looked_at += 1;
+            if let Some(body) = view.at(&newest, self.at)?.and_then(|seen| seen.body) {
+                let kv = self.key_value(view, &key, &body)?;
+                bytes += kv.key.len() + kv.value.len();
+                self.kvs.push(Arc::new(kv));
+            }
+        }
+        self.count.get_or_insert(self.kvs.len() as i64);
+        Ok(Step::Done)
+    }
+
+    /// A key-value of the answer, or what of it is wanted.
+    fn key_value<P: Pages>(&self, view: &View<'_, P>, key: &[u8], body: &Body<'_>) -> Paged<KeyValue> {
+        if self.values {
+            return view.key_value(key, body);
+        }
+        let Fields { create_revision, mod_revision, version, lease, .. } =
+            view.read(TreeId::Keys, body.fields())?;
+        let key = Bytes::copy_from_slice(key);
+        Ok(KeyValue { key, create_revision, mod_revision, version, value: Bytes::new(), lease })
+    }
+
+    /// Chooses the shorter way to the count of an older revision.
+    fn begin_count<P: Pages>(&self, view: &View<'_, P>) -> Paged<Phase> {
+        let first = Revision { main: self.at + 1, sub: 0 };
+        let keys = view.live_count(&self.rest)? + view.count(TreeId::Deleted, &self.rest)?;
+        if view.records_from(first)? <= keys {
+            Ok(Phase::CountingRecords(first, 0))
+        } else {
+            Ok(Phase::CountingKeys(self.kvs.len() as i64))
+        }
+    }
+
+    fn count_keys<P: Pages>(&mut self, view: &View<'_, P>, mut found: i64, budget: usize) -> Paged<Step> {
+        let range = self.rest.clone();
+        let mut walk = view.walk(&range, self.at < view.current)?;
+        let mut looked_at = 0;
+        while let Some((key, newest)) = walk.next()? {
+            if looked_at >= budget {
+                self.rest.key = Bytes::copy_from_slice(&key);
+                self.phase = Phase::CountingKeys(found);
+                return Ok(Step::More);
+            }
+            looked_at += 1;
+            let seen = view.at(&newest, self.at)?;
+            found += i64::from(seen.is_some_and(|seen| seen.body.is_some()));
+        }
+        self.count = Some(found);
+        Ok(Step::Done)
+    }
+
+    /// Records above the revision are never removed while it can be read, so the sum goes on from root to root.
+    fn count_records<P: Pages>(
+        &mut self,
+        view: &View<'_, P>,
+        range: &KeyRange,
+        mut next: Revision,
+        mut sum: i64,
+        budget: usize,
+    ) -> Paged<Step> {
+        let mut records = view.cursor(TreeId::Revisions);
+        records.seek(&revision_key(next))?;
+        for _ in 0..budget {
+            let Some((key, value)) = records.next()? else {
+                self.count = Some(view.live_count(range)? as i64 + sum);
+                return Ok(Step::Done);
+            };
+            let record = view.read(TreeId::Revisions, super::cell::Record::read(&key, value))?;
+            next = Revision { sub: record.revision.sub + 1, ..record.revision };
+            if !range.contains(&view.record_key(&record)?) {
+                continue;
+            }
+            if record.tombstone {
+                sum += 1;
+            } else if view.read(TreeId::Revisions, record.body.fields())?.version == 1 {
+                sum -= 1;
+            }
+        }
+        self.phase = Phase::CountingRecords(next, sum);
+        Ok(Step::More)
+    }
+
+    /// Filters, sorts and cuts what was read.
+    pub fn finish(self, request: &RangeRequest) -> RangeReply {
+        let count = self.count.unwrap_or(self.kvs.len() as i64);
+        let mut kvs = self.kvs;
+        filter(&mut kvs, request);
+        sort(&mut kvs, request);
+        let more = request.limit > 0 && kvs.len() as u64 > request.limit as u64;
+        if more {
+            kvs.truncate(request.limit as usize);
+        }
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| without_value(Arc::make_mut(kv), request.sort_target));
+        }
+        RangeReply { current_revision: self.current, kvs, more, count }
+    }
+}
+
+impl<P: Pages> View<'_, P> {
+    /// A range in one slice.
+    ///
+    /// # Errors
+    /// As [`Scan::begin`].
+    pub fn range(&self, request: &RangeRequest, counted: bool) -> Result<RangeReply, ReadError> {
+        let mut scan = Scan::begin(self, request, counted)?;
+        while scan.step(self, request, Slice::WHOLE)? {}
+        Ok(scan.finish(request))
+    }
+}
+
+/// How many key-values need be read: all where they are still filtered or sorted, else one above the limit, which shows
+/// that there are more.
+fn wanted(request: &RangeRequest) -> usize {
+    let unsorted = request.sort_order == SortOrder::None
+        || (request.sort_order == SortOrder::Ascend && request.sort_target == SortTarget::Key);
+    let unfiltered = request.min_mod_revision == 0
+        && request.max_mod_revision == 0
+        && request.min_create_revision == 0
+        && request.max_create_revision == 0;
+    if request.count_only {
+        0
+    } else if request.limit > 0 && unsorted && unfiltered {
+        usize::try_from(request.limit).unwrap_or(usize::MAX).saturating_add(1)
+    } else {
+        usize::MAX
+    }
+}
+
+fn filter(kvs: &mut Vec<Arc<KeyValue>>, request: &RangeRequest) {
+    let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
+    kvs.retain(|kv| {
+        within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
+            && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
+    });
+}
+
+/// Sorts; equal ones stay in the order of their keys.
+fn sort(kvs: &mut [Arc<KeyValue>], request: &RangeRequest) {
+    let compare = |a: &Arc<KeyValue>, b: &Arc<KeyValue>| match request.sort_target {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+        SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => a.value.cmp(&b.value),
+    };
+    match (request.sort_order, request.sort_target) {
+        (SortOrder::None | SortOrder::Ascend, SortTarget::Key) => {}
+        (SortOrder::None | SortOrder::Ascend, _) => kvs.sort_by(compare),
+        (SortOrder::Descend, _) => kvs.sort_by(|a, b| Ordering::reverse(compare(a, b))),
+    }
+}
+
+fn without_value(kv: &mut KeyValue, target: SortTarget) {
+    kv.value = Bytes::new();
+    if target != SortTarget::Value {
+        kv.lease = 0;
+    }
+}
