@@ -13,10 +13,7 @@
 //! ```
 //! Either the writer sees the reader, or the reader sees that the thing is gone.
 
-use super::sync::{AtomicU64, Mutex, Ordering};
-
-/// Readers that need no lock.
-const SLOTS: usize = 256;
+use super::sync::{AtomicU64, Mutex, Ordering, SLOTS};
 
 /// Two lines: the neighbour is fetched together with a line.
 #[repr(align(128))]
@@ -104,31 +101,5 @@ impl Readers {
         out.extend(self.others.lock().of.iter().map(|(_, tx)| *tx));
         out.sort_unstable();
         out.dedup();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readers_beyond_the_slots_are_counted_too() {
-        let readers = Readers::new();
-        let mut places: Vec<Place> = (0..SLOTS as u64 + 3).map(|tx| readers.enter(7, tx)).collect();
-        let mut list = Vec::new();
-        readers.list(&mut list);
-        assert_eq!(list, (0..SLOTS as u64 + 3).collect::<Vec<_>>());
-        let last = places.pop().expect("one is there");
-        assert!(matches!(last, Place::Other(_)));
-        readers.change(&last, 5000);
-        readers.list(&mut list);
-        assert_eq!(list.last(), Some(&5000));
-        readers.leave(&last);
-        for place in &places {
-            readers.leave(place);
-        }
-        readers.list(&mut list);
-        assert!(list.is_empty());
-        assert!(matches!(readers.enter(7, 1), Place::Slot(7)));
     }
 }

@@ -25,8 +25,17 @@ pub(super) struct Reuse {
     /// With the transaction that freed them, in its order.
     for_durable: VecDeque<(u64, Freed)>,
     for_readers: Retired<PageId>,
-    /// Pages whose write is under way; `true`: nothing else holds back the id any more.
-    writing: BTreeMap<PageId, bool>,
+    /// Pages whose spill is under way.
+    writing: BTreeMap<PageId, Writing>,
+}
+
+/// A page that is being spilled.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Writing {
+    /// It was freed before any root that reaches it was chosen, so no checkpoint waits for it.
+    pub(super) for_nobody: bool,
+    /// Nothing else holds back the id any more.
+    pub(super) last: bool,
 }
 
 impl Reuse {
@@ -47,26 +56,33 @@ impl Reuse {
         }
     }
 
-    /// The page is being written.
+    /// The page is being spilled.
     pub(super) fn writing(&mut self, id: PageId) {
-        self.writing.insert(id, false);
+        self.writing.insert(id, Writing::default());
     }
 
-    /// The page's write ended. The answer: whether its id is free by that.
-    pub(super) fn written(&mut self, id: PageId) -> bool {
-        self.writing.remove(&id).unwrap_or(false)
-    }
-
-    /// Whether the page's write is under way.
+    /// Whether the page is being spilled.
     pub(super) fn is_writing(&self, id: PageId) -> bool {
         self.writing.contains_key(&id)
+    }
+
+    /// The page was freed, and no chosen root reaches it.
+    pub(super) fn written_for_nobody(&mut self, id: PageId) {
+        if let Some(writing) = self.writing.get_mut(&id) {
+            writing.for_nobody = true;
+        }
+    }
+
+    /// The page's spill ended, if it was under way.
+    pub(super) fn written(&mut self, id: PageId) -> Writing {
+        self.writing.remove(&id).unwrap_or_default()
     }
 
     /// Gives up to `budget` ids that are free to `release`.
     pub(super) fn settle(&mut self, readers: &[u64], budget: usize, mut release: impl FnMut(PageId)) {
         let writing = &mut self.writing;
         self.for_readers.settle(readers, budget, |id| match writing.get_mut(&id) {
-            Some(free_then) => *free_then = true,
+            Some(writing) => writing.last = true,
             None => release(id),
         });
     }

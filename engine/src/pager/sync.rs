@@ -6,3 +6,6 @@ pub(super) use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Whether an atomic made of zero bytes is one that holds 0, or null.
 pub(super) const ATOMICS_ARE_PLAIN: bool = true;
+
+/// Readers that need no lock.
+pub(super) const SLOTS: usize = 256;

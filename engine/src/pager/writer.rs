@@ -164,8 +164,9 @@ impl Pager {
         let mut list = std::mem::take(&mut self.freed);
         let freed = list.len();
         for freed in list.drain(..) {
-            if let Some(page) = self.table.page(freed.id, freed.born) {
-                self.dirty.remove(freed.id, page.level());
+            let in_memory = self.table.page(freed.id, freed.born);
+            if in_memory.is_some_and(|page| self.dirty.remove(freed.id, page.level())) {
+                self.reuse.written_for_nobody(freed.id);
             }
             self.reuse.freed(self.tx, freed, counts.is_some_and(|durable| freed.born <= durable));
         }

@@ -96,9 +96,10 @@ impl Pager {
 
     /// The page that transaction `tx` put at `id` is in the file, with that CRC: readers take it from the map.
     pub(super) fn page_written(&mut self, id: PageId, tx: u64, crc: u32) {
+        let spill = self.reuse.written(id);
         if let Some(level) = self.table.page(id, tx).map(Page::level) {
             self.crcs.set(id.0, crc_word(tx, crc));
-            if !self.dirty.remove(id, level) {
+            if !self.dirty.remove(id, level) && !spill.for_nobody {
                 self.uncapture(tx);
             }
             if let Some(map) = self.table.table().map() {
@@ -106,16 +107,15 @@ impl Pager {
             }
             self.table.clear(id, tx);
         }
-        if self.reuse.written(id) {
+        if spill.last {
             self.release(id);
         }
     }
 
-    /// One page less of those that the chosen root waits for, if it is one.
+    /// One page less of those that the chosen root waits for.
     fn uncapture(&mut self, tx: u64) {
-        if self.chosen.as_ref().is_some_and(|root| tx <= root.tx) {
-            self.captured -= 1;
-        }
+        debug_assert!(self.chosen.as_ref().is_some_and(|root| tx <= root.tx), "neither dirty nor captured");
+        self.captured -= 1;
     }
 
     /// The CRC of a page that was written since opening; transactions are told apart by their low 31 bits.

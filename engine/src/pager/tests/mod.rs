@@ -1,6 +1,9 @@
 //! Tests of the pager in memory: what readers see, what is given back, which ids are given out.
 
+mod histories;
 mod memory;
+mod readers;
+mod test_map;
 
 use super::page::{self, ChildRef, Page, PageId, PageKind, TREES, TreeId};
 use super::root::{Cluster, Standing};
@@ -50,4 +53,31 @@ fn publish(pager: &mut Pager, root: Option<ChildRef>) {
 fn check(pages: &impl Pages, at: &ChildRef) {
     let page = pages.page(TREE, at).expect("it can be read");
     assert!(is_filled(page, at.id, at.tx), "{page:?} for {at:?}");
+}
+
+/// Pseudo-random numbers (SplitMix64): the same from the same seed.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`; 0 if `bound` is 0.
+    fn below(&mut self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { self.next() % bound }
+    }
+
+    /// A number from `low` to `high`, both included.
+    fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
+    }
 }
