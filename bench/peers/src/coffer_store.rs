@@ -1,6 +1,6 @@
 //! coffer's store through its front door: every put is a command and makes a revision.
 
-use crate::work::{Key, PREFIX, Peer, Value};
+use crate::work::{Key, Peer, Value, prefix};
 use bytes::Bytes;
 use coffer_engine::command::{
     Command, PutRequest, RangeReply, RangeRequest, Stamped, TxnOp, TxnOpReply, TxnReply, TxnRequest,
@@ -50,11 +50,10 @@ fn first(reply: &RangeReply) -> u64 {
     u64::from(reply.kvs.first().expect("the key is there").value[0])
 }
 
-/// Everything from the prefix on to its end.
+/// All keys.
 fn all() -> KeyRange {
-    let mut end = PREFIX.to_vec();
-    *end.last_mut().expect("the prefix is not empty") += 1;
-    KeyRange::new(PREFIX, end)
+    let (from, to) = prefix();
+    KeyRange::new(from, to)
 }
 
 impl Peer for StorePeer {

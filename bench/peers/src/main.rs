@@ -29,6 +29,7 @@
 //! spend most of it waiting for memory, so figures move with whatever else the machine does.
 
 mod coffer_store;
+mod coffer_tree;
 mod lmdb;
 mod redb_peer;
 mod work;
@@ -37,10 +38,11 @@ use std::path::{Path, PathBuf};
 use std::{env, process};
 use work::{Peer, Plan};
 
-const NAMES: [&str; 6] = ["store", "store-compact", "lmdb", "lmdb-pwrite", "redb-none", "redb"];
+const NAMES: [&str; 7] = ["tree", "store", "store-compact", "lmdb", "lmdb-pwrite", "redb-none", "redb"];
 
 fn open(name: &str, dir: &Path) -> Box<dyn Peer> {
     match name {
+        "tree" => Box::new(coffer_tree::Tree::new()),
         "store" => Box::new(coffer_store::StorePeer::new(false)),
         "store-compact" => Box::new(coffer_store::StorePeer::new(true)),
         "lmdb" => Box::new(lmdb::Lmdb::new(dir, true)),

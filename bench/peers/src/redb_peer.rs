@@ -1,6 +1,6 @@
 //! redb over a file that is never synced.
 
-use crate::work::{Key, PREFIX, Peer, Value};
+use crate::work::{Key, Peer, Value, prefix};
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use std::fs::File;
 use std::io;
@@ -93,9 +93,9 @@ impl Peer for Redb {
     fn count(&self) -> u64 {
         let tx = self.db.begin_read().expect("redb begins");
         let table = tx.open_table(TABLE).expect("redb opens a table");
-        let mut end = PREFIX.to_vec();
-        *end.last_mut().expect("the prefix is not empty") += 1;
-        ReadableTable::range::<&[u8]>(&table, PREFIX..end.as_slice()).expect("redb scans").count() as u64
+        let (from, to) = prefix();
+        ReadableTable::range::<&[u8]>(&table, from.as_slice()..to.as_slice()).expect("redb scans").count()
+            as u64
     }
 
     fn file_bytes(&self) -> Option<u64> {

@@ -12,6 +12,13 @@ pub const PREFIX: &[u8] = b"keys/";
 /// Keys in one transaction.
 pub const BATCH: usize = 100;
 
+/// The range of all keys that begin with [`PREFIX`]: its first key, and the first one behind it.
+pub fn prefix() -> (Vec<u8>, Vec<u8>) {
+    let mut end = PREFIX.to_vec();
+    *end.last_mut().expect("the prefix is not empty") += 1;
+    (PREFIX.to_vec(), end)
+}
+
 /// A key.
 pub type Key = [u8; KEY_BYTES];
 /// A value.
