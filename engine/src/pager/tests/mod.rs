@@ -3,6 +3,7 @@
 mod histories;
 mod memory;
 mod readers;
+mod shuttled;
 mod test_map;
 
 use super::page::{self, ChildRef, Page, PageId, PageKind, TREES, TreeId};
