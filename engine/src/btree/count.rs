@@ -58,7 +58,7 @@ pub fn rank(
         node = open(pages, tree, &child, Some(node.level()))?;
         at = child;
     }
-    let here = match place(pages, tree, at.id, &node, 0, key)? {
+    let here = match place(pages, tree, at.id, &node, key)? {
         Ok(entry) => entry + usize::from(inclusive),
         Err(entry) => entry,
     };

@@ -176,7 +176,7 @@ impl<'p, P: Pages> Cursor<'p, P> {
                 Way::Last if node.is_leaf() => node.entries(),
                 Way::Last => node.entries() - 1,
                 Way::To(key) if node.is_leaf() => {
-                    place(self.pages, self.tree, child.id, &node, 0, key)?.unwrap_or_else(|at| at)
+                    place(self.pages, self.tree, child.id, &node, key)?.unwrap_or_else(|at| at)
                 }
                 Way::To(key) => child_of(self.pages, self.tree, child.id, &node, key)?,
             };

@@ -6,7 +6,7 @@
 
 use super::node::{
     BODY_BYTES, BRANCH_HEAD, BRANCH_LEN_AT, DEAD_AT, Damage, ENTRIES_AT, HEAP_AT, KeyField, LEAF_HEAD, LONG,
-    Node, SLOT_BYTES,
+    Node, PREFIX_AT, PREFIX_MAX, SLOT_BYTES, common,
 };
 use crate::pager::page::{CHILD_REF_BYTES, ChildRef, HEAD_BYTES, PAGE_BYTES, Page};
 use std::ops::Range;
@@ -53,9 +53,15 @@ pub(super) fn used(page: &Page) -> Result<usize, Damage> {
     Ok(BODY_BYTES - layout.gap() - layout.dead)
 }
 
-/// Makes room for a cell of `len` bytes as entry `entry`; the cell is to be filled. `None`: it does not fit.
+/// Makes room for a cell of `len` bytes with key `key` as entry `entry`; the cell is to be filled. `None`: it does not
+/// fit.
 #[inline]
-pub(super) fn insert_cell(page: &mut Page, entry: usize, len: usize) -> Result<Option<&mut [u8]>, Damage> {
+pub(super) fn insert_cell<'p>(
+    page: &'p mut Page,
+    entry: usize,
+    key: KeyField<'_>,
+    len: usize,
+) -> Result<Option<&'p mut [u8]>, Damage> {
     let mut layout = Layout::of(page)?;
     if entry > layout.entries {
         return Err(Damage::new("a place among the entries", entry, layout.entries));
@@ -69,14 +75,57 @@ pub(super) fn insert_cell(page: &mut Page, entry: usize, len: usize) -> Result<O
             return Err(Damage::new("as many dead bytes as the page tells", entry, layout.gap()));
         }
     }
+    let first = first_key(page);
+    let hint = match entry.checked_sub(first) {
+        None => 0,
+        Some(_) if layout.entries <= first => key.hint(begin_prefix(page, key)),
+        Some(behind) => key.hint(admit(page, key, if behind > 0 { entry - 1 } else { first })?),
+    };
     let slot = HEAD_BYTES + entry * SLOT_BYTES;
     let slots_end = HEAD_BYTES + layout.entries * SLOT_BYTES;
     page.0.copy_within(slot..slots_end, slot + SLOT_BYTES);
     layout.heap -= len;
     layout.entries += 1;
     page.put_u16(slot, layout.heap as u16);
+    page.put_u16(slot + 2, hint);
     layout.write(page);
     Ok(Some(&mut page.0[layout.heap..layout.heap + len]))
+}
+
+/// The first entry with a key of its own.
+fn first_key(page: &Page) -> usize {
+    usize::from(page.level() > 0)
+}
+
+/// The prefix of a page whose only key is to be `key`.
+fn begin_prefix(page: &mut Page, key: KeyField<'_>) -> usize {
+    let prefix = key.inline().len().min(PREFIX_MAX);
+    page.put_u16(PREFIX_AT, prefix as u16);
+    prefix
+}
+
+/// Shortens the prefix so far that a new key begins with it as well; `other` is an entry that stays. Gives its length.
+#[inline]
+fn admit(page: &mut Page, key: KeyField<'_>, other: usize) -> Result<usize, Damage> {
+    let node = Node::of(page)?;
+    let (prefix, other) = (node.prefix(), node.key(other)?.inline());
+    if other.get(..prefix).is_some_and(|begin| key.inline().get(..prefix) == Some(begin)) {
+        return Ok(prefix);
+    }
+    let prefix = common(other, key.inline()).min(prefix);
+    set_prefix(page, prefix)?;
+    Ok(prefix)
+}
+
+/// Writes another prefix and with it all hints.
+#[cold]
+fn set_prefix(page: &mut Page, prefix: usize) -> Result<(), Damage> {
+    page.put_u16(PREFIX_AT, prefix as u16);
+    for entry in first_key(page)..Node::of(page)?.entries() {
+        let hint = Node::of(page)?.key(entry)?.hint(prefix);
+        page.put_u16(HEAD_BYTES + entry * SLOT_BYTES + 2, hint);
+    }
+    Ok(())
 }
 
 /// Takes an entry out.
@@ -154,7 +203,15 @@ pub(super) fn set_separator(page: &mut Page, entry: usize, separator: KeyField<'
     if !resize_cell(page, entry, len)? {
         return Ok(false);
     }
-    let at = Node::of(page)?.slot(entry)?;
+    let node = Node::of(page)?;
+    let at = node.slot(entry)?;
+    let other = if entry > 1 { Some(entry - 1) } else { Some(2).filter(|other| *other < node.entries()) };
+    let hint = match other {
+        _ if entry == 0 => 0,
+        Some(other) => separator.hint(admit(page, separator, other)?),
+        None => separator.hint(begin_prefix(page, separator)),
+    };
+    page.put_u16(HEAD_BYTES + entry * SLOT_BYTES + 2, hint);
     let cell = page.0.get_mut(at..at + len).ok_or(Damage::new("a cell within the page", entry, at))?;
     write_field(&mut cell[BRANCH_LEN_AT..], 0, separator);
     Ok(true)
@@ -300,6 +357,8 @@ pub(super) trait Cells {
 /// where the caller needs it.
 pub(super) fn fill(page: &mut Page, cells: &impl Cells, entries: Range<usize>) -> Result<(), Damage> {
     let leaf = page.level() == 0;
+    let prefix = prefix_of(cells, entries.clone(), leaf)?;
+    page.put_u16(PREFIX_AT, prefix as u16);
     let mut layout = Layout { entries: entries.len(), heap: PAGE_BYTES, dead: 0 };
     let slots_end = HEAD_BYTES + layout.entries * SLOT_BYTES;
     for (slot, entry) in entries.enumerate() {
@@ -313,8 +372,21 @@ pub(super) fn fill(page: &mut Page, cells: &impl Cells, entries: Range<usize>) -
         if slot == 0 && !leaf {
             page.put_u16(layout.heap + BRANCH_LEN_AT, 0);
         }
+        let key = if slot == 0 && !leaf { KeyField::EMPTY } else { key_of_cell(cell, leaf) };
         page.put_u16(HEAD_BYTES + slot * SLOT_BYTES, layout.heap as u16);
+        page.put_u16(HEAD_BYTES + slot * SLOT_BYTES + 2, key.hint(prefix));
     }
     layout.write(page);
     Ok(())
+}
+
+/// How the keys of a page with these cells begin: as the first and the last do, since keys ascend.
+fn prefix_of(cells: &impl Cells, entries: Range<usize>, leaf: bool) -> Result<usize, Damage> {
+    let first = entries.start + usize::from(!leaf);
+    if first >= entries.end {
+        return Ok(0);
+    }
+    let (first, last) = (cells.cell(first)?, cells.cell(entries.end - 1)?);
+    let (first, last) = (key_of_cell(first, leaf), key_of_cell(last, leaf));
+    Ok(common(first.inline(), last.inline()).min(PREFIX_MAX))
 }

@@ -78,56 +78,51 @@ pub(super) fn change<'v, T>(
 ) -> Paged<(Outcome, T)> {
     let node = open(pages, tree, at, above)?;
     if node.is_leaf() {
-        return change_leaf(pages, tree, at, last, key, decide);
+        let place = search::place(pages, tree, at.id, &node, key)?;
+        let old = match place {
+            Ok(entry) => Some(node.value(entry).or_fault(pages, at.id)?),
+            Err(_) => None,
+        };
+        let (change, told) = decide(old);
+        let outcome = match (change, place) {
+            (Change::Keep, _) | (Change::Remove, Err(_)) => Outcome::Same,
+            (Change::Remove, Ok(entry)) => delete::remove_entry(pages, tree, at, entry)?,
+            (Change::Put(value), Ok(entry)) => put_value(pages, tree, at, entry, value)?,
+            (Change::Put(value), Err(entry)) => put_entry(pages, tree, at, (entry, last), key, value)?,
+        };
+        return Ok((outcome, told));
     }
     let entry = search::child_of(pages, tree, at.id, &node, key)?;
     let before = node.child(entry).or_fault(pages, at.id)?;
     let below = (Some(node.level()), last && entry + 1 == node.entries());
     let mut child = before;
     let (outcome, told) = change(pages, tree, &mut child, below, key, decide)?;
-    let outcome = match outcome {
-        Outcome::Same => Outcome::Same,
-        Outcome::Changed if child == before => Outcome::Same,
-        Outcome::Changed => {
-            set_child(pages, tree, at, entry, &before, &child)?;
-            Outcome::Changed
-        }
-        Outcome::Shrunk => {
-            set_child(pages, tree, at, entry, &before, &child)?;
-            delete::rebalance(pages, tree, at, entry)?
-        }
-        Outcome::Gone => delete::drop_child(pages, tree, at, entry, &before)?,
-        Outcome::Split(split) => {
-            set_child(pages, tree, at, entry, &before, &child)?;
-            add_child(pages, tree, at, entry + 1, last, split)?
-        }
-    };
+    let outcome = take_up(pages, tree, at, (entry, last), (&before, &child), outcome)?;
     Ok((outcome, told))
 }
 
-fn change_leaf<'v, T>(
+/// Takes up in branch `at` what became of its child `entry`, named `before` once and `child` now.
+#[inline]
+fn take_up(
     pages: &mut impl PagesMut,
     tree: TreeId,
     at: &mut ChildRef,
-    last: bool,
-    key: &[u8],
-    decide: impl FnOnce(Option<&[u8]>) -> (Change<'v>, T),
-) -> Paged<(Outcome, T)> {
-    // the same page as before; reading it again keeps the walk above free of its borrow
-    let node = open(pages, tree, at, None)?;
-    let place = search::place(pages, tree, at.id, &node, 0, key)?;
-    let old = match place {
-        Ok(entry) => Some(node.value(entry).or_fault(pages, at.id)?),
-        Err(_) => None,
-    };
-    let (change, told) = decide(old);
-    let outcome = match (change, place) {
-        (Change::Keep, _) | (Change::Remove, Err(_)) => Outcome::Same,
-        (Change::Remove, Ok(entry)) => delete::remove_entry(pages, tree, at, entry)?,
-        (Change::Put(value), Ok(entry)) => put_value(pages, tree, at, entry, value)?,
-        (Change::Put(value), Err(entry)) => put_entry(pages, tree, at, (entry, last), key, value)?,
-    };
-    Ok((outcome, told))
+    (entry, last): (usize, bool),
+    (before, child): (&ChildRef, &ChildRef),
+    outcome: Outcome,
+) -> Paged<Outcome> {
+    match outcome {
+        Outcome::Same => return Ok(Outcome::Same),
+        Outcome::Changed if child == before => return Ok(Outcome::Same),
+        Outcome::Gone => return delete::drop_child(pages, tree, at, entry, before),
+        Outcome::Changed | Outcome::Shrunk | Outcome::Split(_) => {}
+    }
+    set_child(pages, tree, at, entry, before, child)?;
+    match outcome {
+        Outcome::Split(split) => add_child(pages, tree, at, entry + 1, last, split),
+        Outcome::Shrunk => delete::rebalance(pages, tree, at, entry),
+        _ => Ok(Outcome::Changed),
+    }
 }
 
 /// The tree of one entry.
@@ -157,7 +152,7 @@ pub(super) fn grow(pages: &mut impl PagesMut, tree: TreeId, left: ChildRef, righ
 }
 
 fn put_child(page: &mut Page, entry: usize, child: &ChildRef, separator: KeyField<'_>) -> Result<(), Damage> {
-    let cell = edit::insert_cell(page, entry, edit::branch_cell_bytes(separator.bytes.len()))?;
+    let cell = edit::insert_cell(page, entry, separator, edit::branch_cell_bytes(separator.bytes.len()))?;
     edit::write_branch_cell(cell.ok_or(Damage::new("room in a new page", entry, 0))?, child, separator);
     Ok(())
 }
@@ -216,7 +211,8 @@ fn put_entry(
     let key = NewKey::write(pages, tree, key);
     let key = key.field();
     let page = pages.page_mut(tree, at)?;
-    match edit::insert_cell(page, entry, edit::leaf_cell_bytes(key.bytes.len(), value.len())) {
+    let len = edit::leaf_cell_bytes(key.bytes.len(), value.len());
+    match edit::insert_cell(page, entry, key, len) {
         Ok(Some(cell)) => {
             edit::write_leaf_cell(cell, key, value);
             at.count = at.count.wrapping_add(1);
@@ -253,7 +249,7 @@ fn add_child(
     let separator = new.separator.field();
     let len = edit::branch_cell_bytes(separator.bytes.len());
     let page = pages.page_mut(tree, at)?;
-    match edit::insert_cell(page, entry, len) {
+    match edit::insert_cell(page, entry, separator, len) {
         Ok(Some(cell)) => {
             edit::write_branch_cell(cell, &new.page, separator);
             return Ok(Outcome::Changed);

@@ -4,7 +4,7 @@
 //! own, never its leaf's.
 
 use super::KEY_INLINE_MAX;
-use super::node::{KeyField, LONG_PREFIX};
+use super::node::{KeyField, LONG_PREFIX, common};
 use crate::pager::page::{PageId, RunRef, TreeId};
 use crate::pager::{Paged, Pages, PagesMut};
 use std::borrow::Cow;
@@ -127,8 +127,4 @@ pub(super) fn separator(
     right.get(..=same).map(<[u8]>::to_vec).ok_or_else(|| {
         pages.fault(at.1, "a key above the one before".to_string(), "the beginning of that".to_string())
     })
-}
-
-fn common(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }

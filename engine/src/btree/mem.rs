@@ -16,7 +16,7 @@ enum Slot {
     Free,
     Page(Arc<Page>),
     /// The first page of a run, with all of its bytes.
-    Run(Bytes),
+    Run(Arc<Bytes>),
     /// A further page of a run.
     Rest,
 }
@@ -178,7 +178,7 @@ fn run_of(pages: &impl Pages, slots: &[Slot], lenient: bool, at: &RunRef) -> Pag
         && bytes.len() == at.bytes as usize
         && crc32fast::hash(bytes) == at.crc
     {
-        return Ok(bytes.clone());
+        return Ok(Bytes::clone(bytes));
     }
     assert!(lenient, "{at:?} names no run");
     Err(pages.fault(at.first, format!("{at:?}"), "another page, or none".to_string()))
@@ -237,7 +237,7 @@ impl PagesMut for MemPages {
         let mut run = RunRef { first: PageId(0), bytes: len, tx: self.tx, crc };
         run.first = PageId(self.places(run.pages()));
         let first = run.first.0 as usize;
-        self.slots[first] = Slot::Run(Bytes::copy_from_slice(bytes));
+        self.slots[first] = Slot::Run(Arc::new(Bytes::copy_from_slice(bytes)));
         self.slots[first + 1..first + run.pages() as usize].fill(Slot::Rest);
         run
     }

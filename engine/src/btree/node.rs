@@ -1,8 +1,8 @@
 //! Reads a page of a tree.
 //!
 //! ```text
-//!  0       head          see pager::page; entries at 12, heap at 14, dead bytes of the heap at 24 (u16)
-//! 32       slots         one u16 per entry, in key order: where its cell begins
+//!  0       head          see pager::page; u16s: entries at 12, heap at 14, dead bytes of the heap at 24, prefix at 26
+//! 32       slots         per entry, in key order: where its cell begins u16 | hint u16
 //!          free          grows from both sides
 //! heap     cells         in any order, dead bytes between them
 //! 4096
@@ -16,6 +16,11 @@
 //! A separator is at most the smallest key below its child and above all keys below the child before. The first
 //! separator of a branch is empty and stands for minus infinity.
 //!
+//! All keys of a page (that first separator aside) begin with the same `prefix` bytes; there may be more. A *hint* is the
+//! two bytes of a key behind them, as a big-endian number, zeros where the key ends. So hints ascend as the keys do, and
+//! a search looks at cells only where hints are alike: of a leaf that is not in the cache it fetches two or three
+//! lines in place of eight.
+//!
 //! Everything read from a page is checked where it is used, and nothing else: a page whose CRC is right is as it was
 //! written, so a broken one is rare, but it must never be a panic. [`validate`] checks a whole page.
 
@@ -28,7 +33,9 @@ use crate::pager::{Paged, Pages};
 /// Bytes of a page that slots and cells share.
 pub(super) const BODY_BYTES: usize = PAGE_BYTES - HEAD_BYTES;
 /// Bytes of a slot.
-pub(super) const SLOT_BYTES: usize = 2;
+pub(super) const SLOT_BYTES: usize = 4;
+/// Most entries of a page.
+const ENTRIES_MAX: usize = BODY_BYTES / SLOT_BYTES;
 /// Bytes of a leaf cell before its key.
 pub(super) const LEAF_HEAD: usize = 4;
 /// Bytes of a branch cell before its separator.
@@ -41,10 +48,14 @@ pub(super) const ENTRIES_AT: usize = 12;
 pub(super) const HEAP_AT: usize = 14;
 /// Where a page says how many bytes behind `heap` belong to no cell.
 pub(super) const DEAD_AT: usize = 24;
+/// Where a page says how many bytes all its keys begin with.
+pub(super) const PREFIX_AT: usize = 26;
 /// Says that a key is longer than its field.
 pub(super) const LONG: u16 = 0x8000;
 /// Bytes of a long key that stand in its field.
 pub(super) const LONG_PREFIX: usize = KEY_INLINE_MAX - RUN_REF_BYTES;
+/// The longest common beginning that hints count from: they stand in the page even of a long key.
+pub(super) const PREFIX_MAX: usize = LONG_PREFIX - 2;
 /// The largest cell of a leaf.
 pub(super) const LEAF_CELL_MAX: usize = LEAF_HEAD + KEY_INLINE_MAX + VALUE_MAX;
 
@@ -112,11 +123,38 @@ impl<'p> KeyField<'p> {
         if self.long { &self.bytes[..self.bytes.len().min(LONG_PREFIX)] } else { self.bytes }
     }
 
+    /// The hint of the key behind `prefix` bytes.
+    #[inline]
+    pub(super) fn hint(&self, prefix: usize) -> u16 {
+        hint_of(self.inline(), prefix)
+    }
+
     /// The run of a long key.
     pub(super) fn run(&self) -> Option<RunRef> {
         let run = self.long.then(|| self.bytes.get(LONG_PREFIX..KEY_INLINE_MAX)).flatten()?;
         Some(RunRef::decode(run))
     }
+}
+
+/// The hint of a key behind `prefix` bytes.
+#[inline]
+pub(super) fn hint_of(key: &[u8], prefix: usize) -> u16 {
+    match key.get(prefix..).unwrap_or(&[]) {
+        [high, low, ..] => u16::from_be_bytes([*high, *low]),
+        [high] => u16::from_be_bytes([*high, 0]),
+        [] => 0,
+    }
+}
+
+/// How many bytes two keys begin with alike.
+pub(super) fn common(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+}
+
+/// The hint in a slot.
+#[inline]
+pub(super) fn hint_in(slot: &[u8; SLOT_BYTES]) -> u16 {
+    u16::from_le_bytes([slot[2], slot[3]])
 }
 
 /// A page of a tree with at least one entry.
@@ -134,8 +172,8 @@ impl<'p> Node<'p> {
     #[inline]
     pub(super) fn of(page: &'p Page) -> Result<Node<'p>, Damage> {
         let entries = usize::from(page.u16_at(ENTRIES_AT));
-        if entries == 0 || HEAD_BYTES + entries * SLOT_BYTES > PAGE_BYTES {
-            return Err(Damage::new("between 1 and 2032 entries", 0, entries));
+        if entries == 0 || entries > ENTRIES_MAX {
+            return Err(Damage::new("between 1 and 1016 entries", 0, entries));
         }
         let kind = page.0[4];
         if kind == PageKind::Leaf as u8 && page.level() == 0 {
@@ -158,6 +196,24 @@ impl<'p> Node<'p> {
 
     pub(super) fn entries(&self) -> usize {
         self.entries
+    }
+
+    /// The first entry with a key of its own: the first separator of a branch stands for minus infinity.
+    pub(super) fn first_key(&self) -> usize {
+        usize::from(!self.is_leaf())
+    }
+
+    /// How many bytes all keys begin with.
+    #[inline]
+    pub(super) fn prefix(&self) -> usize {
+        usize::from(u16::from_le_bytes([self.bytes[PREFIX_AT], self.bytes[PREFIX_AT + 1]]))
+    }
+
+    /// The slots of the entries from `first` on.
+    #[inline]
+    pub(super) fn slots(&self, first: usize) -> &'p [[u8; SLOT_BYTES]] {
+        let (slots, _) = self.bytes[HEAD_BYTES..].as_chunks();
+        slots.get(first..self.entries).unwrap_or(&[])
     }
 
     #[inline]
@@ -265,6 +321,9 @@ pub fn validate(page: &Page) -> Result<(), String> {
     if heap < slots_end || heap > PAGE_BYTES {
         return Err(format!("the cells of {} entries cannot begin at {heap}", node.entries));
     }
+    if node.prefix() > PREFIX_MAX {
+        return Err(format!("keys that begin with the same {} bytes", node.prefix()));
+    }
     let mut taken = [false; PAGE_BYTES];
     let mut live = 0;
     for entry in 0..node.entries {
@@ -297,6 +356,17 @@ fn validate_entry(node: &Node<'_>, entry: usize) -> Result<(), String> {
     let key = node.key(entry).map_err(tell)?;
     if key.bytes.len() > KEY_INLINE_MAX {
         return Err(format!("the key of entry {entry} has {} bytes in the page", key.bytes.len()));
+    }
+    if entry >= node.first_key() {
+        let (prefix, first) = (node.prefix(), node.key(node.first_key()).map_err(tell)?);
+        if key.inline().get(..prefix).is_none_or(|begin| first.inline().get(..prefix) != Some(begin)) {
+            return Err(format!(
+                "the key of entry {entry} does not begin with the {prefix} bytes of the others"
+            ));
+        }
+        if node.slots(entry).first().map(hint_in) != Some(key.hint(prefix)) {
+            return Err(format!("the hint of entry {entry} is not its key's"));
+        }
     }
     if key.long && key.run().is_none_or(|run| run.first.0 == 0 || run.bytes as usize <= KEY_INLINE_MAX) {
         return Err(format!("the long key of entry {entry} has no run"));

@@ -1,10 +1,11 @@
 //! Finds a key: in a page, and from the root down.
 
 use super::longkey;
-use super::node::{Node, OrFault, open};
+use super::node::{Node, OrFault, hint_in, hint_of, open};
 use crate::pager::page::{ChildRef, PageId, TreeId};
 use crate::pager::{Paged, Pages};
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// The value of `key`, which lies in a page.
 ///
@@ -25,23 +26,54 @@ pub fn get<'p>(
         node = open(pages, tree, &child, Some(node.level()))?;
         at = child;
     }
-    match place(pages, tree, at.id, &node, 0, key)? {
+    match place(pages, tree, at.id, &node, key)? {
         Ok(entry) => Ok(Some(node.value(entry).or_fault(pages, at.id)?)),
         Err(_) => Ok(None),
     }
 }
 
-/// Where `key` stands among the entries from `first` on of page `at`, or where it would.
+/// Where `key` stands among the entries of page `at`, or where it would (of a branch, behind the first).
 #[inline]
 pub(super) fn place(
     pages: &impl Pages,
     tree: TreeId,
     at: PageId,
     node: &Node<'_>,
-    first: usize,
     key: &[u8],
 ) -> Paged<Result<usize, usize>> {
-    let (mut low, mut high) = (first, node.entries());
+    let (first, prefix) = (node.first_key(), node.prefix());
+    let slots = node.slots(first);
+    let hint = hint_of(key, prefix);
+    let low = slots.partition_point(|slot| hint_in(slot) < hint);
+    // hints tell only of a key that begins as all others do; any of these shows how
+    let Some(witness) = slots.len().checked_sub(1).map(|last| low.min(last)) else { return Ok(Err(first)) };
+    let field = node.key(first + witness).or_fault(pages, at)?;
+    match (field.bytes.get(..prefix), key.get(..prefix)) {
+        (Some(theirs), Some(ours)) if theirs == ours => {}
+        _ => return place_between(pages, tree, at, node, first..node.entries(), key),
+    }
+    let alike = |place: usize| slots.get(place).is_some_and(|slot| hint_in(slot) == hint);
+    if !alike(low) {
+        return Ok(Err(first + low));
+    }
+    let mut high = low + 1;
+    if alike(high) {
+        high += slots[high..].partition_point(|slot| hint_in(slot) == hint);
+    }
+    place_between(pages, tree, at, node, first + low..first + high, key)
+}
+
+/// [`place`] among some of the entries, by their keys alone.
+#[inline]
+fn place_between(
+    pages: &impl Pages,
+    tree: TreeId,
+    at: PageId,
+    node: &Node<'_>,
+    entries: Range<usize>,
+    key: &[u8],
+) -> Paged<Result<usize, usize>> {
+    let (mut low, mut high) = (entries.start, entries.end);
     while low < high {
         let middle = low + (high - low) / 2;
         let field = node.key(middle).or_fault(pages, at)?;
@@ -64,7 +96,7 @@ pub(super) fn child_of(
     key: &[u8],
 ) -> Paged<usize> {
     // the first separator stands for minus infinity
-    Ok(match place(pages, tree, at, node, 1, key)? {
+    Ok(match place(pages, tree, at, node, key)? {
         Ok(entry) => entry,
         Err(entry) => entry - 1,
     })

@@ -148,17 +148,24 @@ fn a_page_that_cannot_be_is_told() {
         btree::validate(&page).expect_err("damaged")
     };
     assert_eq!(btree::validate(&leaf()), Ok(()));
-    let cases: [Case; 9] = [
-        ("between 1 and 2032 entries", &|page| page.put_u16(12, 0)),
-        ("between 1 and 2032 entries", &|page| page.put_u16(12, 5_000)),
+    let cases: [Case; 12] = [
+        ("between 1 and 1016 entries", &|page| page.put_u16(12, 0)),
+        ("between 1 and 1016 entries", &|page| page.put_u16(12, 5_000)),
         ("a leaf of level 0", &|page| page.0[6] = 1),
         ("cannot begin at 33", &|page| page.put_u16(14, 33)),
         ("is not above", &|page| {
-            let (first, second) = (page.u16_at(32), page.u16_at(34));
-            page.put_u16(32, second);
-            page.put_u16(34, first);
+            let (first, second) = (page.u32_at(32), page.u32_at(36));
+            page.put_u32(32, second);
+            page.put_u32(36, first);
         }),
-        ("overlaps", &|page| page.put_u16(34, page.u16_at(32))),
+        ("overlaps", &|page| page.put_u16(36, page.u16_at(32))),
+        ("hint of entry 1", &|page| page.put_u16(38, 7)),
+        ("the same 600 bytes", &|page| page.put_u16(26, 600)),
+        ("does not begin with the 1 bytes", &|page| {
+            page.put_u16(26, 1);
+            page.put_u16(34, 0);
+            page.put_u16(38, 0);
+        }),
         ("before", &|page| page.put_u16(14, page.u16_at(14) + 1)),
         ("within the page", &|page| page.put_u16(32, 4_095)),
         ("dead bytes", &|page| page.put_u16(24, 1)),
@@ -231,9 +238,11 @@ fn a_check_tells_what_does_not_hold() {
     assert!(child_count.expect_err("count").contains("its parent counts"));
     let separator = found(&|rig| {
         root_page(rig, &|page| {
-            let cell = usize::from(page.u16_at(HEAD_BYTES + 2));
-            // the last byte of the separator
-            page.0[cell + 25 + usize::from(page.u16_at(cell + 24))] = 0;
+            let cell = usize::from(page.u16_at(HEAD_BYTES + 4));
+            // the last byte of the separator, which is no part of its hint
+            let len = usize::from(page.u16_at(cell + 24));
+            assert!(len > usize::from(page.u16_at(26)) + 2);
+            page.0[cell + 25 + len] = 0;
         });
     });
     assert!(separator.expect_err("separator").contains("belongs into another page"));
