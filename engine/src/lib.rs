@@ -10,6 +10,8 @@
 //! | [`mvcc`] | the words of the multi-version store: revision, key-value |
 //! | [`btree`] | copy-on-write trees over pages |
 //! | [`pager`] | the page file: copy-on-write pages, published roots, checkpoints |
+//! | [`snapshot`] | a whole store as one stream of bytes, out and in |
+//! | [`check`] | the check of a store at rest |
 //! | [`model`] | the whole store in memory, slow and obvious |
 //! | [`lease_clock`] | the clock by which leases end, and when they are looked at |
 //! | [`watch`] | the events of one published batch, shared by all watchers |
@@ -24,6 +26,7 @@
 //! [`store::Store`] itself.
 
 pub mod btree;
+pub mod check;
 pub mod command;
 pub mod disk;
 pub mod embedded;
@@ -33,6 +36,7 @@ pub mod model;
 pub mod mvcc;
 pub mod pager;
 pub mod quota;
+pub mod snapshot;
 pub mod store;
 pub mod wal;
 pub mod watch;

@@ -23,7 +23,7 @@ fn place(page: &Page, slot: usize) -> Option<usize> {
 }
 
 /// Gives the children of a branch; nothing for any other page.
-pub(super) fn children(page: &Page) -> impl Iterator<Item = ChildRef> {
+pub(crate) fn children(page: &Page) -> impl Iterator<Item = ChildRef> {
     (0..slots(page)).filter_map(|slot| place(page, slot)).map(|at| ChildRef::decode(&page.0[at..]))
 }
 

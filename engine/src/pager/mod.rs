@@ -13,6 +13,7 @@
 //! | `relocate` | moving pages toward the file's head |
 //! | `places`, `meta` | the file's fixed places; the bytes of metas, directories and bitmap blocks |
 //! | `opening` | what the newest whole meta says |
+//! | [`offline`] | the file as it lies: an image taken, a check, a restore |
 //! | `file` | the open file as a state machine; `checkpoint`, `writeout`, `grow`: how a root becomes durable, how pages are written, how long the file is |
 //!
 //! Trees are built on two traits: [`Pages`] to read, [`PagesMut`] for the one writer.
@@ -26,6 +27,7 @@ mod file;
 mod grow;
 mod map_pages;
 mod meta;
+pub mod offline;
 mod opening;
 pub mod page;
 mod page_table;
@@ -48,6 +50,7 @@ use crate::error::Fault;
 use bytes::Bytes;
 use page::{ChildRef, Page, PageId, PageKind, RunRef, TreeId};
 
+pub(crate) use children::children;
 pub use dirty::LevelPages;
 pub use file::{Durable, PagerNext, PagerOptions, PagerStats};
 pub use meta::FORMAT_NUMBER;

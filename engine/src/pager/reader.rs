@@ -8,7 +8,7 @@ use super::space::RUN_PAGES_MAX;
 use super::{Paged, Pages};
 use crate::error::Fault;
 use bytes::Bytes;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Reads the newest roots, from any thread. Each clone begins to look for a place among the readers elsewhere, so a
@@ -28,6 +28,11 @@ pub struct Pinned(Registration<Arc<PageTable>>);
 impl PagerReader {
     pub(super) fn new(table: Arc<PageTable>) -> PagerReader {
         PagerReader { home: table.next_home(), table }
+    }
+
+    /// The page file, if the store has one.
+    pub fn path(&self) -> Option<&Path> {
+        self.table.map().map(MapPages::path)
     }
 
     /// Registers at the newest root. Nothing here waits.

@@ -11,6 +11,7 @@ mod mvcc;
 mod mvcc_rig;
 mod naive;
 mod script;
+mod snapshot;
 mod transcripts;
 mod wal_basic;
 mod wal_crash;
