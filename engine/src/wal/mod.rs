@@ -62,6 +62,8 @@ use bytes::Bytes;
 use std::path::PathBuf;
 
 pub use ahead::SPACE_RETRY_US;
+pub use blocking::SharedDisk;
+pub use opening::Visit;
 pub use owner::owner_of;
 pub use segment::FORMAT_NUMBER;
 pub use writer::Wal;
@@ -176,6 +178,11 @@ pub struct Opened {
     pub last_seq: u64,
     /// Number of this opening among all of this log, from 1.
     pub epoch: u64,
+    /// The newest checkpoint that the accepted batches and headers name: its transaction and the index that it had applied;
+    /// zeros if none does.
+    pub checkpoint: (u64, u64),
+    /// Bytes read: headers and batches of all segments that are needed.
+    pub bytes: u64,
 }
 
 /// Whether the log takes more.

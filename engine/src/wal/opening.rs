@@ -12,7 +12,7 @@
 //! and that write may still arrive, in that file. Its name goes to the highest one, which nobody can have been writing.
 
 use super::ahead::{Ahead, ReadySegment, segment_bytes_for};
-use super::blocking::{run, run_named, unexpected};
+use super::blocking::{SharedDisk, unexpected};
 use super::reader::{Recovered, recover};
 use super::segment::{segment_path, unfinished_path};
 use super::writer::Begun;
@@ -26,9 +26,12 @@ use std::path::Path;
 /// No segment is larger, whatever the options say: lengths in a batch are 32 bits.
 const SEGMENT_BYTES_LIMIT: u64 = 1 << 30;
 
+/// Who is told of the accepted batches, and the disk that the log is read from.
+pub type Visit<'v> = dyn FnMut(&mut dyn Disk, RecoveredBatch) -> Result<(), Fault> + 'v;
+
 impl Wal {
     /// Opens the log at `options.dir`, or starts one, telling every accepted batch to `visit` in order. Nothing else
-    /// may be under way on the disk. Memory is bounded by one batch and a window of 1 MiB, not by the log.
+    /// may be under way on the disk ([`Wal::open_beside`] is for where something is). Memory is bounded by one batch and a window of 1 MiB, not by the log.
     ///
     /// # Errors
     /// [`Fault::Corrupt`] when something that was acknowledged, or may have been, is damaged or gone (some batches may
@@ -40,9 +43,23 @@ impl Wal {
         now: Micros,
         visit: &mut dyn FnMut(RecoveredBatch) -> Result<(), Fault>,
     ) -> Result<(Wal, Opened), Fault> {
+        Wal::open_beside(&mut SharedDisk::new(disk), options, now, &mut |_, batch| visit(batch))
+    }
+
+    /// As [`Wal::open`], for a caller who lets others work on the same disk meanwhile: `visit` is given the disk, and may
+    /// submit to it, wait, and poll. Before and after it, too, whoever polls `disk` gets what is not the log's.
+    ///
+    /// # Errors
+    /// Those of [`Wal::open`].
+    pub fn open_beside(
+        disk: &mut SharedDisk<'_>,
+        options: WalOptions,
+        now: Micros,
+        visit: &mut Visit<'_>,
+    ) -> Result<(Wal, Opened), Fault> {
         let options = checked(options)?;
         let dir = options.dir.clone();
-        run_named(disk, "create", &dir, Op::CreateDir { dir: dir.clone() })?;
+        disk.run_named("create", &dir, Op::CreateDir { dir: dir.clone() })?;
         remove_if_there(disk, &unfinished_path(&dir))?;
         let found = recover(disk, &options, visit)?;
         let opened = found.opened();
@@ -65,7 +82,8 @@ impl Wal {
         visit: &mut dyn FnMut(RecoveredBatch) -> Result<(), Fault>,
     ) -> Result<Opened, Fault> {
         let options = checked(options)?;
-        recover(disk, &options, visit).map(|found| found.opened())
+        recover(&mut SharedDisk::new(disk), &options, &mut |_, batch| visit(batch))
+            .map(|found| found.opened())
     }
 }
 
@@ -93,8 +111,8 @@ fn checked(mut options: WalOptions) -> Result<WalOptions, Fault> {
     Ok(options)
 }
 
-fn remove_if_there(disk: &mut dyn Disk, path: &Path) -> Result<(), Fault> {
-    match run(disk, Op::Remove { path: path.to_path_buf() }).1 {
+fn remove_if_there(disk: &mut SharedDisk<'_>, path: &Path) -> Result<(), Fault> {
+    match disk.run(Op::Remove { path: path.to_path_buf() }).1 {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(Fault::Io { operation: "remove", path: path.to_path_buf(), offset: 0, source }),
@@ -105,7 +123,7 @@ fn remove_if_there(disk: &mut dyn Disk, path: &Path) -> Result<(), Fault> {
 /// lowest, so that the file to which a killed process may still be writing its header is gone. All is done from the top
 /// and step by step, so that a crash in between leaves no gap.
 fn adopt_unbegun(
-    disk: &mut dyn Disk,
+    disk: &mut SharedDisk<'_>,
     options: &WalOptions,
     found: &Recovered,
 ) -> Result<Vec<ReadySegment>, Fault> {
@@ -123,7 +141,7 @@ fn adopt_unbegun(
     }
     if let Some((highest, bytes)) = kept.pop() {
         let (from, to) = (segment_path(&options.dir, highest), segment_path(&options.dir, lowest));
-        run_named(disk, "rename", &from, Op::Rename { from: from.clone(), to })?;
+        disk.run_named("rename", &from, Op::Rename { from: from.clone(), to })?;
         sync_dir(disk, &options.dir)?;
         kept[0].1 = bytes;
     }
@@ -136,20 +154,23 @@ fn adopt_unbegun(
     Ok(ready)
 }
 
-fn remove_last(disk: &mut dyn Disk, options: &WalOptions, kept: &mut Vec<(u64, u64)>) -> Result<(), Fault> {
+fn remove_last(
+    disk: &mut SharedDisk<'_>,
+    options: &WalOptions,
+    kept: &mut Vec<(u64, u64)>,
+) -> Result<(), Fault> {
     if let Some((segment, _)) = kept.pop() {
         remove_if_there(disk, &segment_path(&options.dir, segment))?;
     }
     sync_dir(disk, &options.dir)
 }
 
-fn sync_dir(disk: &mut dyn Disk, dir: &Path) -> Result<(), Fault> {
-    run_named(disk, "sync", dir, Op::SyncDir { dir: dir.to_path_buf() }).map(|_| ())
+fn sync_dir(disk: &mut SharedDisk<'_>, dir: &Path) -> Result<(), Fault> {
+    disk.run_named("sync", dir, Op::SyncDir { dir: dir.to_path_buf() }).map(|_| ())
 }
 
-fn open_file(disk: &mut dyn Disk, path: &Path) -> Result<(FileId, u64), Fault> {
-    match run_named(disk, "open", path, Op::Open { path: path.to_path_buf(), create: false, cached: false })?
-    {
+fn open_file(disk: &mut SharedDisk<'_>, path: &Path) -> Result<(FileId, u64), Fault> {
+    match disk.run_named("open", path, Op::Open { path: path.to_path_buf(), create: false, cached: false })? {
         Done::Opened(file, bytes) => Ok((file, bytes)),
         other => Err(unexpected("open", path, &other)),
     }

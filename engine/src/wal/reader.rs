@@ -22,12 +22,13 @@
 //! bytes of a client, are none.
 
 use super::batch::{BatchHead, BodyFlaw, HeadFlaw, Place, SEQUENCE_MAX, claimed_head_bytes, resembles};
-use super::blocking::{OpenSegment, run_named, unexpected};
+use super::blocking::{OpenSegment, SharedDisk, unexpected};
+use super::opening::Visit;
 use super::segment::{
     FIRST_BATCH, FORMAT_NUMBER, FirstBlock, LogEnd, SegmentHeader, is_stamp, segment_of_name, segment_path,
 };
 use super::{HardState, LogEntry, Opened, RecoveredBatch, WalOptions};
-use crate::disk::{BLOCK_BYTES, Disk, Done, Op};
+use crate::disk::{BLOCK_BYTES, Done, Op};
 use crate::error::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,10 @@ pub(super) struct Recovered {
     /// Below `first_segment`, with their lengths: not needed.
     pub(super) leftover: Vec<(u64, u64)>,
     pub(super) batches: u64,
+    pub(super) checkpoint: (u64, u64),
     pub(super) torn: Vec<(PathBuf, u64, u64)>,
+    /// Headers and batches accepted, in bytes.
+    pub(super) bytes: u64,
 }
 
 impl Recovered {
@@ -70,6 +74,8 @@ impl Recovered {
             torn: self.torn.clone(),
             last_seq: self.end.seq,
             epoch: self.epoch.saturating_add(1),
+            checkpoint: self.checkpoint,
+            bytes: self.bytes,
         }
     }
 }
@@ -87,9 +93,9 @@ struct Evidence {
 
 /// Reads the log in `options.dir`, telling every accepted batch to `visit`.
 pub(super) fn recover(
-    disk: &mut dyn Disk,
+    disk: &mut SharedDisk<'_>,
     options: &WalOptions,
-    visit: &mut dyn FnMut(RecoveredBatch) -> Result<(), Fault>,
+    visit: &mut Visit<'_>,
 ) -> Result<Recovered, Fault> {
     let names = list(disk, &options.dir)?;
     settle_tail(disk, options, &names)?;
@@ -116,10 +122,10 @@ fn header_of(block: &FirstBlock) -> Option<&SegmentHeader> {
 }
 
 /// The segments by number, ascending.
-fn list(disk: &mut dyn Disk, dir: &Path) -> Result<Vec<u64>, Fault> {
+fn list(disk: &mut SharedDisk<'_>, dir: &Path) -> Result<Vec<u64>, Fault> {
     // names that a killed process left unsynced must not vanish after we relied on them
-    run_named(disk, "sync", dir, Op::SyncDir { dir: dir.to_path_buf() })?;
-    match run_named(disk, "list", dir, Op::List { dir: dir.to_path_buf() })? {
+    disk.run_named("sync", dir, Op::SyncDir { dir: dir.to_path_buf() })?;
+    match disk.run_named("list", dir, Op::List { dir: dir.to_path_buf() })? {
         Done::Names(names) => {
             let mut segments: Vec<u64> = names.iter().filter_map(|name| segment_of_name(name)).collect();
             segments.sort_unstable();
@@ -131,7 +137,7 @@ fn list(disk: &mut dyn Disk, dir: &Path) -> Result<Vec<u64>, Fault> {
 
 /// Makes durable what may not be: the segments from the highest down to the first one with a header. All below it
 /// was synced before that header was written.
-fn settle_tail(disk: &mut dyn Disk, options: &WalOptions, names: &[u64]) -> Result<(), Fault> {
+fn settle_tail(disk: &mut SharedDisk<'_>, options: &WalOptions, names: &[u64]) -> Result<(), Fault> {
     for segment in names.iter().rev() {
         let mut file = OpenSegment::open(disk, segment_path(&options.dir, *segment), true)?;
         let block = FirstBlock::read(file.first_block(disk)?);
@@ -144,7 +150,11 @@ fn settle_tail(disk: &mut dyn Disk, options: &WalOptions, names: &[u64]) -> Resu
 }
 
 /// Reads and judges every segment's first block: which are this log's.
-fn first_blocks(disk: &mut dyn Disk, options: &WalOptions, names: &[u64]) -> Result<FirstBlocks, Fault> {
+fn first_blocks(
+    disk: &mut SharedDisk<'_>,
+    options: &WalOptions,
+    names: &[u64],
+) -> Result<FirstBlocks, Fault> {
     let mut blocks = BTreeMap::new();
     for segment in names {
         let path = segment_path(&options.dir, *segment);
@@ -194,14 +204,14 @@ fn owner_text(owner: &[u8; 16]) -> String {
     owner.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-struct Reader<'a> {
-    disk: &'a mut dyn Disk,
+struct Reader<'a, 'd> {
+    disk: &'a mut SharedDisk<'d>,
     options: &'a WalOptions,
-    visit: &'a mut dyn FnMut(RecoveredBatch) -> Result<(), Fault>,
+    visit: &'a mut Visit<'a>,
     found: Recovered,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn path(&self, segment: u64) -> PathBuf {
         segment_path(&self.options.dir, segment)
     }
@@ -367,6 +377,8 @@ impl Reader<'_> {
             self.found.end.offset = FIRST_BATCH;
             self.found.epoch = header.epoch;
             self.found.hard_state = header.hard_state;
+            self.note_checkpoint(header.segment, 0, header.checkpoint)?;
+            self.found.bytes += FIRST_BATCH;
             let next = headers.get(place + 1).copied();
             let held = self.with_segment(header.segment, |reader, file| {
                 reader.read_segment(file, header, next, evidence)
@@ -431,7 +443,7 @@ impl Reader<'_> {
         if next.is_none() {
             self.check_end(header, evidence)?;
             // a write of a killed process may have arrived between the first sync and the reading
-            run_named(self.disk, "sync", &file.path, Op::Sync { file: file.file })?;
+            self.disk.run_named("sync", &file.path, Op::Sync { file: file.file })?;
         }
         Ok(HeldSegment { segment: header.segment, bytes: file.bytes, index_max })
     }
@@ -491,11 +503,25 @@ impl Reader<'_> {
             crc: head.crc,
         };
         self.found.hard_state = head.hard_state;
+        self.found.bytes += head.batch_bytes as u64;
+        self.note_checkpoint(head.segment, head.offset, head.checkpoint)?;
         if head.mark {
             return Ok(());
         }
         self.found.batches += 1;
-        (self.visit)(RecoveredBatch { hard_state: head.hard_state, entries })
+        (self.visit)(self.disk, RecoveredBatch { hard_state: head.hard_state, entries })
+    }
+
+    /// Checkpoints only become newer.
+    fn note_checkpoint(&mut self, segment: u64, offset: u64, named: (u64, u64)) -> Result<(), Fault> {
+        let before = self.found.checkpoint;
+        if named.0 < before.0 || named.1 < before.1 {
+            let text = |(tx, applied)| format!("transaction {tx} with entry {applied}");
+            let expected = format!("a checkpoint not older than {}", text(before));
+            return Err(self.corrupt(segment, offset, expected, text(named)));
+        }
+        self.found.checkpoint = named;
+        Ok(())
     }
 
     /// Torn or rotten: damage where the next whole batch should be.

@@ -14,8 +14,10 @@
 //!  16  owner, 16 bytes        64  predecessor: its number, 0: none 120  commit
 //!  32  number of the segment  72    its exact end, in bytes
 //!                             80    last sequence before this     128  number of the
-//!                             88    CRC of the last batch              last batch
-//!                             92  flags: 1 recycled               136  zeros to 160
+//!                             88    CRC of the last batch          last batch
+//!                             92  flags: 1 recycled           136  newest checkpoint: transaction
+//!                                                             144    applied index
+//!                                                             152  zeros to 160
 //! ```
 //! Magic, CRC, its reach and the format number stay where they are in every later format, so that a program always
 //! knows whether it may read on.
@@ -51,7 +53,8 @@ const AT_FLAGS: usize = 92;
 const AT_FIRST_SEGMENT: usize = 96;
 const AT_HARD_STATE: usize = 104;
 const AT_NUMBER: usize = 128;
-const _: () = assert!(AT_NUMBER + 8 <= CHECKED_BYTES && CHECKED_BYTES <= SECTOR_BYTES);
+const AT_CHECKPOINT: usize = 136;
+const _: () = assert!(AT_CHECKPOINT + 16 <= CHECKED_BYTES && CHECKED_BYTES <= SECTOR_BYTES);
 const _: () = assert!(SECTOR_BYTES.is_multiple_of(STAMP.len()) && BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
 
 /// The exact end of what was accepted: all behind it in that segment is dead.
@@ -81,6 +84,8 @@ pub(super) struct SegmentHeader {
     pub(super) recycled: bool,
     pub(super) first_segment: u64,
     pub(super) hard_state: HardState,
+    /// The newest durable checkpoint known: transaction, applied index.
+    pub(super) checkpoint: (u64, u64),
 }
 
 /// What stands in a segment's first block.
@@ -120,6 +125,8 @@ impl SegmentHeader {
         put_u64(block, AT_HARD_STATE + 8, self.hard_state.vote);
         put_u64(block, AT_HARD_STATE + 16, self.hard_state.commit);
         put_u64(block, AT_NUMBER, self.predecessor.number);
+        put_u64(block, AT_CHECKPOINT, self.checkpoint.0);
+        put_u64(block, AT_CHECKPOINT + 8, self.checkpoint.1);
         let checksum = header_crc(block);
         put_u32(block, AT_CRC, checksum);
     }
@@ -147,6 +154,7 @@ impl SegmentHeader {
                 vote: get_u64(block, AT_HARD_STATE + 8),
                 commit: get_u64(block, AT_HARD_STATE + 16),
             },
+            checkpoint: (get_u64(block, AT_CHECKPOINT), get_u64(block, AT_CHECKPOINT + 8)),
         }
     }
 }
@@ -232,6 +240,7 @@ mod tests {
             recycled: true,
             first_segment: 2,
             hard_state: HardState { term: 4, vote: 1, commit: 90 },
+            checkpoint: (31, 88),
         }
     }
 

@@ -114,6 +114,8 @@ pub struct Wal {
     /// The oldest segment needed, as the last write says, and the index up to which nothing is needed.
     first_segment: u64,
     released: u64,
+    /// The newest durable checkpoint: transaction, applied index.
+    checkpoint: (u64, u64),
     in_flight: VecDeque<InFlight>,
     durable: u64,
     /// The same in batches written.
@@ -171,6 +173,7 @@ impl Wal {
             held: found.held.into(),
             first_segment: found.first_segment.max(1),
             released: 0,
+            checkpoint: found.checkpoint,
             in_flight: VecDeque::new(),
             durable: end.seq,
             durable_number: end.number,
@@ -462,7 +465,7 @@ impl Wal {
             mark,
             hard_state,
             durable_number: self.durable_number,
-            checkpoint: (0, 0),
+            checkpoint: self.checkpoint,
             first_segment,
             first_index: entries().next().map_or(0, |entry| entry.index),
             entry_count: entries().count() as u32,
@@ -525,6 +528,7 @@ impl Wal {
             recycled: next.recycled,
             first_segment: self.first_segment,
             hard_state: self.hard_state,
+            checkpoint: self.checkpoint,
         };
         self.current = Current {
             segment: next.segment,
@@ -637,6 +641,23 @@ impl Wal {
     /// Bytes appended whose write has not started.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
+    }
+
+    /// Tells the newest checkpoint that is durable outside the log: its transaction and the index that it had applied.
+    /// Every batch, mark and header written from now on names it, so that an opening finds out when the file that it stands
+    /// in is lost or old. To be told before anything is released on the strength of it.
+    ///
+    /// # Panics
+    /// It is older than the one told before.
+    pub fn set_checkpoint(&mut self, tx: u64, applied: u64) {
+        let (tx_before, applied_before) = self.checkpoint;
+        assert!(tx >= tx_before && applied >= applied_before, "checkpoints become durable in their order");
+        self.checkpoint = (tx, applied);
+    }
+
+    /// The newest checkpoint that was told, or found at opening.
+    pub fn checkpoint(&self) -> (u64, u64) {
+        self.checkpoint
     }
 
     /// Says that entries up to and including `index` are not needed any more: segments that hold nothing else are

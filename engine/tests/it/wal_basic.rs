@@ -3,8 +3,11 @@
 use crate::wal_rig::{Before, Content, DIR, OWNER, Rig, check, open, segments, small_options};
 use bytes::Bytes;
 use coffer_engine::disk::sim::SimDisk;
+use coffer_engine::disk::{Disk, Op};
 use coffer_engine::error::Fault;
-use coffer_engine::wal::{EntryKind, FORMAT_NUMBER, HardState, LogEntry, NewBatch, Space, WalOptions};
+use coffer_engine::wal::{
+    EntryKind, FORMAT_NUMBER, HardState, LogEntry, NewBatch, SharedDisk, Space, Wal, WalOptions,
+};
 use std::path::Path;
 
 fn entries(range: std::ops::Range<u64>, term: u64, len: usize) -> Vec<LogEntry> {
@@ -152,8 +155,7 @@ fn released_segments_are_recycled_and_the_log_opens_without_them() {
     for _ in 0..40 {
         rig.run(10, 3000);
         rig.settle();
-        rig.released = rig.content.last_index().saturating_sub(5);
-        rig.wal.release(rig.released);
+        rig.checkpoint();
         rig.settle();
         most = most.max(segments(&rig.disk).len());
     }
@@ -164,6 +166,91 @@ fn released_segments_are_recycled_and_the_log_opens_without_them() {
     let (_, opened, found) = open(&mut rig.disk.fork(1), small_options(2), 0).expect("it opens");
     check(&rig, rig.wal.durable(), &opened, &found, "after recycling");
     println!("recycled {}, begun {}", stats.segments_recycled, stats.segments_begun);
+    // those that are there follow one another: a few that are needed, and two that are ready
+    let numbers: Vec<u64> = segments(&rig.disk).iter().map(|path| number_of(path)).collect();
+    let first = numbers[0];
+    assert!(numbers.iter().copied().eq(first..first + numbers.len() as u64), "{numbers:?}");
+    assert_eq!(first + numbers.len() as u64 - 1, stats.segments_begun + 2, "two are ready");
+    // a log that lost its first needed segment says so, however many went before
+    rig.disk.remove_file(&segments(&rig.disk)[0]);
+    let fault = open(&mut rig.disk, small_options(3), 0).expect_err("it is refused").to_string();
+    assert!(fault.contains(&format!("segment {first} (the log has {first} to")), "{fault}");
+}
+
+fn number_of(segment: &Path) -> u64 {
+    let name = segment.file_stem().and_then(|name| name.to_str()).expect("a name");
+    u64::from_str_radix(name, 16).expect("a number")
+}
+
+#[test]
+fn the_newest_checkpoint_is_named_by_batches_marks_and_headers() {
+    let mut rig = Rig::new(1, small_options(1));
+    rig.settle();
+    assert_eq!(rig.wal.checkpoint(), (0, 0));
+    let found = |rig: &Rig| {
+        let (_, opened, _) = open(&mut rig.disk.fork(1), small_options(2), 0).expect("it opens");
+        opened.checkpoint
+    };
+    rig.append(batch(0, entries(1..2, 1, 100)));
+    rig.settle();
+    rig.wal.set_checkpoint(7, 1);
+    assert!(!rig.turn() && found(&rig) == (0, 0), "it is no reason to write");
+    rig.append(batch(1, entries(2..3, 1, 100)));
+    let seq = rig.append(batch(1, entries(3..4, 1, 100)));
+    rig.settle_until(seq);
+    assert_eq!(found(&rig), (7, 1), "a batch names it");
+    rig.wal.set_checkpoint(9, 3);
+    rig.settle();
+    assert_eq!(found(&rig), (9, 3), "a mark names it");
+    // opened again, it writes nothing but a header
+    let mut next = Rig::on(rig.disk.fork(1), 1, small_options(2)).expect("it opens");
+    assert_eq!(next.wal.checkpoint(), (9, 3));
+    next.wal.set_checkpoint(12, 3);
+    next.settle();
+    assert_eq!((next.wal.stats().writes, next.wal.stats().batches), (1, 0));
+    assert_eq!(found(&next), (12, 3), "a header names it");
+}
+
+#[test]
+#[should_panic(expected = "checkpoints become durable in their order")]
+fn an_older_checkpoint_is_not_told() {
+    let mut rig = Rig::new(1, small_options(1));
+    rig.wal.set_checkpoint(7, 5);
+    rig.wal.set_checkpoint(8, 4);
+}
+
+/// Somebody else's operations while a log is opened: each batch starts one, and none is waited for.
+#[test]
+fn completions_of_others_that_come_while_the_log_is_opened_reach_them() {
+    let mut rig = Rig::new(1, small_options(1));
+    rig.run(60, 3000);
+    rig.settle();
+    let mut disk = rig.disk.fork(1);
+    let dir = Path::new(DIR).parent().expect("it has one").to_owned();
+    let (mut asked, mut answered) = (Vec::new(), Vec::new());
+    let mut shared = SharedDisk::new(&mut disk);
+    let mut poll = |disk: &mut dyn Disk| {
+        let mut completions = Vec::new();
+        disk.poll(&mut completions);
+        answered.extend(completions.into_iter().map(|completion| completion.token));
+    };
+    let (_, opened) = Wal::open_beside(&mut shared, small_options(2), 0, &mut |disk, _| {
+        asked.push(disk.submit(Op::SyncDir { dir: dir.clone() }));
+        if asked.len() % 3 == 0 {
+            poll(disk);
+        }
+        Ok(())
+    })
+    .expect("it opens");
+    assert_eq!(asked.len() as u64, opened.batches);
+    while answered.len() < asked.len() {
+        shared.wait(None);
+        let mut completions = Vec::new();
+        shared.poll(&mut completions);
+        answered.extend(completions.into_iter().map(|completion| completion.token));
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, asked);
 }
 
 #[test]

@@ -20,6 +20,8 @@ const FATES: u64 = 6;
 const FATES_TRIED: u64 = 2;
 /// Seeds, each a run of its own; half of them allow 8 writes in flight, half 2.
 const SEEDS: u64 = 48;
+/// Seeds of the runs that recycle.
+const RECYCLING_SEEDS: u64 = 8;
 /// Crash points that a run must reach at least.
 const POINTS_MIN: u64 = 5_000;
 
@@ -44,8 +46,7 @@ fn earlier_life(seed: u64) -> (SimDisk, Before) {
     }
     rig.run(12, 2500);
     rig.settle();
-    rig.released = rig.content.last_index() / 2;
-    rig.wal.release(rig.released);
+    rig.checkpoint();
     rig.run(4, 1000);
     match seed % 4 {
         1 => rig.settle(),
@@ -66,9 +67,7 @@ fn run(disk: SimDisk, seed: u64, before: &Before) -> Result<Rig, Fault> {
             rig.settle();
         }
         if part == 2 {
-            // every write so far is done, or will be before the release is: the entries are not needed any more
-            rig.released = rig.released.max(rig.content.last_index().saturating_sub(4));
-            rig.wal.release(rig.released);
+            rig.checkpoint();
         }
     }
     rig.settle();
@@ -81,6 +80,7 @@ struct Counts {
     recoveries: u64,
     acknowledged: u64,
     torn: u64,
+    recycled: u64,
     in_flight: BTreeMap<usize, u64>,
 }
 
@@ -154,13 +154,33 @@ fn long() -> bool {
     std::env::var_os("COFFER_LONG").is_some()
 }
 
-fn crash_everywhere(seeds: std::ops::Range<u64>) -> Counts {
+/// The same for a log that does nothing but write, checkpoint and recycle its few segments.
+fn run_recycling(disk: SimDisk, seed: u64, before: &Before) -> Result<Rig, Fault> {
+    let options =
+        WalOptions { segment_bytes_min: 16 << 10, segment_bytes_max: 16 << 10, ..crash_options(seed, 1) };
+    let mut rig = Rig::next_life(disk, seed, options, before)?;
+    for part in 0..24 {
+        rig.run(3, 3500);
+        rig.checkpoint();
+        if part % 4 == 3 {
+            rig.settle();
+        }
+    }
+    rig.settle();
+    Ok(rig)
+}
+
+/// A run that is stopped.
+type Run = fn(SimDisk, u64, &Before) -> Result<Rig, Fault>;
+
+fn crash_everywhere(seeds: std::ops::Range<u64>, run: Run) -> Counts {
     let mut counts = Counts::default();
     for seed in seeds {
         let (start, before) = earlier_life(seed);
         let first_op = start.ops();
         let whole = run(start.fork(seed), seed, &before).expect("nothing stops it");
         assert!(whole.fault.is_none());
+        counts.recycled += whole.wal.stats().segments_recycled;
         let ops = whole.disk.ops() - first_op;
         for op in 0..ops {
             let disk = start.fork(seed);
@@ -187,8 +207,8 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     let half = seeds / 2;
     // the two halves on two threads: each is deterministic by itself
     let (first, second) = std::thread::scope(|scope| {
-        let first = scope.spawn(|| crash_everywhere(0..half));
-        let second = crash_everywhere(half..seeds);
+        let first = scope.spawn(|| crash_everywhere(0..half, run));
+        let second = crash_everywhere(half..seeds, run);
         (first.join().expect("the first half passes"), second)
     });
     let points = first.points + second.points;
@@ -205,6 +225,18 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     );
     assert!(points >= POINTS_MIN, "only {points} points");
     assert!(in_flight.keys().max() >= Some(&6), "several writes were under way: {in_flight:?}");
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_log_that_is_released_and_recycled_loses_nothing() {
+    let seeds = if long() { 10 * RECYCLING_SEEDS } else { RECYCLING_SEEDS };
+    let counts = crash_everywhere(0..seeds, run_recycling);
+    println!(
+        "crash points {}, recoveries {}, acknowledged batches checked {}, segments recycled in undisturbed runs {}, lost 0",
+        counts.points, counts.recoveries, counts.acknowledged, counts.recycled
+    );
+    assert!(counts.recycled >= 4 * seeds, "only {} segments were recycled", counts.recycled);
+    assert!(counts.points >= 100 * seeds, "only {} points", counts.points);
 }
 
 /// Failures tried on every operation.

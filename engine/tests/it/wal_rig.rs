@@ -78,6 +78,7 @@ pub(crate) struct Before {
     pub(crate) appended: Vec<(u64, NewBatch)>,
     pub(crate) acked: u64,
     pub(crate) released: u64,
+    pub(crate) checkpoints: Vec<(u64, (u64, u64))>,
     /// What the life before did, if this one wrote nothing durable: a late write of that one may still arrive.
     pub(crate) older: Option<Box<Before>>,
 }
@@ -114,6 +115,8 @@ pub(crate) struct Rig {
     pub(crate) content: Content,
     /// Entries up to this index were released.
     pub(crate) released: u64,
+    /// Checkpoints that were told, each with the sequence from which on every batch names it.
+    pub(crate) checkpoints: Vec<(u64, (u64, u64))>,
     /// Why the log stopped.
     pub(crate) fault: Option<Fault>,
     earlier: Before,
@@ -139,6 +142,7 @@ impl Rig {
             appended,
             content,
             released: 0,
+            checkpoints: Vec::new(),
             fault: None,
             earlier: Before::default(),
         })
@@ -156,9 +160,12 @@ impl Rig {
         rig.earlier = earlier.clone();
         rig.released = earlier.released;
         rig.appended = earlier.appended.clone();
+        rig.checkpoints = earlier.checkpoints.clone();
         check(&rig, before.acked, &rig.opened, &rig.content, "next life");
         let last = rig.opened.last_seq;
         rig.appended.retain(|(seq, _)| *seq <= last);
+        // one that was told and not written is forgotten: the file that it stands in tells it again
+        rig.checkpoints = vec![(0, rig.opened.checkpoint)];
         // released entries may be gone, or still there
         rig.content = content_at(&rig.appended, last);
         Ok(rig)
@@ -167,7 +174,13 @@ impl Rig {
     /// What the next life has to know of this one.
     pub(crate) fn before(&self) -> Before {
         let older = (self.wal.stats().writes == 0).then(|| Box::new(self.earlier.clone()));
-        Before { appended: self.appended.clone(), acked: self.wal.durable(), released: self.released, older }
+        Before {
+            appended: self.appended.clone(),
+            acked: self.wal.durable(),
+            released: self.released,
+            checkpoints: self.checkpoints.clone(),
+            older,
+        }
     }
 
     /// Appends a batch drawn from the seed: mostly new entries, sometimes others in place of the last ones, sometimes
@@ -207,6 +220,18 @@ impl Rig {
         let seq = self.wal.append(batch.clone());
         self.appended.push((seq, batch));
         seq
+    }
+
+    /// A checkpoint that had applied all but the last few durable entries, and the release of what it holds.
+    pub(crate) fn checkpoint(&mut self) {
+        let durable = content_at(&self.appended, self.wal.durable()).last_index();
+        let applied = durable.saturating_sub(self.rng.below(4)).max(self.wal.checkpoint().1);
+        let tx = self.wal.checkpoint().0 + 1 + self.rng.below(3);
+        self.wal.set_checkpoint(tx, applied);
+        let next = self.appended.last().map_or(0, |(seq, _)| *seq) + 1;
+        self.checkpoints.push((next, (tx, applied)));
+        self.released = self.released.max(applied.saturating_sub(self.rng.below(3)));
+        self.wal.release(self.released);
     }
 
     /// Starts what may start, lets time pass up to the next event, takes completions. `false`: nothing is left to do,
@@ -299,6 +324,15 @@ pub(crate) fn check(rig: &Rig, acked: u64, opened: &Opened, found: &Content, con
         "{context}: acknowledged up to {acked}, but the log ends at {}",
         opened.last_seq
     );
+    let told: Vec<_> = rig.checkpoints.iter().map(|(_, told)| *told).chain([(0, 0)]).collect();
+    assert!(told.contains(&opened.checkpoint), "{context}: {:?} was never told", opened.checkpoint);
+    for (_, named) in rig.checkpoints.iter().filter(|(from, _)| *from <= opened.last_seq) {
+        assert!(
+            opened.checkpoint >= *named,
+            "{context}: {named:?} is forgotten, {:?} found",
+            opened.checkpoint
+        );
+    }
     let expected = content_at(&rig.appended, opened.last_seq).above(rig.released);
     let found = found.clone().above(rig.released);
     assert_eq!(
