@@ -93,6 +93,14 @@ impl MemPages {
         used.map(|(place, _)| PageId(place as u32)).collect()
     }
 
+    /// The page at a place; `None` if there is none.
+    pub fn at(&self, place: PageId) -> Option<&Page> {
+        match self.slots.get(place.0 as usize)? {
+            Slot::Page(page) => Some(page),
+            _ => None,
+        }
+    }
+
     /// The page at a place, to be damaged; `None` if there is none.
     pub fn damage(&mut self, place: PageId) -> Option<&mut Page> {
         match self.slots.get_mut(place.0 as usize)? {

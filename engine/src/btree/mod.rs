@@ -32,6 +32,8 @@ pub mod count;
 pub mod cursor;
 mod delete;
 mod edit;
+#[cfg(any(test, feature = "sim"))]
+pub mod fuzz;
 mod insert;
 mod longkey;
 #[cfg(any(test, feature = "sim"))]

@@ -97,6 +97,20 @@ proptest! {
         use_all(&mut rig, &keys);
     }
 
+    #[test]
+    fn a_tree_that_a_check_accepts_works(
+        pieces in vec((any::<u8>(), 0u16..PAGE_BYTES as u16, vec(any::<u8>(), 1..4)), 1..4),
+    ) {
+        let mut input = Vec::new();
+        for (page, at, bytes) in pieces {
+            input.push(page);
+            input.extend(at.to_le_bytes());
+            input.push(bytes.len() as u8);
+            input.extend(bytes);
+        }
+        btree::fuzz::run(&input);
+    }
+
     /// What `validate` accepts can be read from end to end.
     #[test]
     fn a_page_found_right_reads_on(
@@ -126,6 +140,14 @@ proptest! {
             prop_assert_eq!(read, page.u16_at(12));
         }
     }
+}
+
+#[test]
+fn seeds_of_a_fuzzer_are_told_apart() {
+    let (accepted, refused): (Vec<_>, Vec<_>) =
+        btree::fuzz::seeds().iter().map(|seed| btree::fuzz::run(seed)).partition(|accepted| *accepted);
+    assert!(accepted.len() > 10, "values may be anything, and the undamaged tree is whole");
+    assert!(refused.len() > 30, "heads and slots may not");
 }
 
 /// A leaf with two entries, `a` = 1 and `b` = 22.
