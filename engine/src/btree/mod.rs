@@ -45,6 +45,7 @@ mod search;
 pub use check::{CheckSummary, check};
 pub use count::{count, rank, total};
 pub use cursor::{Cursor, Entry};
+pub(crate) use node::SLOT_BYTES;
 pub use node::validate;
 pub use relocate::relocate;
 pub use search::get;

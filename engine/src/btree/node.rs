@@ -33,7 +33,7 @@ use crate::pager::{Paged, Pages};
 /// Bytes of a page that slots and cells share.
 pub(super) const BODY_BYTES: usize = PAGE_BYTES - HEAD_BYTES;
 /// Bytes of a slot.
-pub(super) const SLOT_BYTES: usize = 4;
+pub(crate) const SLOT_BYTES: usize = 4;
 /// Most entries of a page.
 const ENTRIES_MAX: usize = BODY_BYTES / SLOT_BYTES;
 /// Bytes of a leaf cell before its key.

@@ -1,14 +1,15 @@
 //! The children that a branch names: all that the pager knows of a tree's pages.
 //!
-//! A branch has `entries` slots behind its head, a u16 each: where the entry begins, and it begins with a [`ChildRef`]
+//! A branch has `entries` slots behind its head. Each begins with where the entry begins, and it begins with a [`ChildRef`]
 //! (see the tree's own description of its pages).
 
 use super::page::{CHILD_REF_BYTES, ChildRef, HEAD_BYTES, PAGE_BYTES, Page, PageId, PageKind};
+use crate::btree::SLOT_BYTES;
 
 /// Where a page says how many entries it has.
 const ENTRIES_AT: usize = 12;
 /// The most slots that a page has room for.
-const SLOTS_MAX: usize = (PAGE_BYTES - HEAD_BYTES) / 2;
+const SLOTS_MAX: usize = (PAGE_BYTES - HEAD_BYTES) / SLOT_BYTES;
 
 /// How many slots a page has; none, unless it is a branch.
 fn slots(page: &Page) -> usize {
@@ -18,7 +19,7 @@ fn slots(page: &Page) -> usize {
 
 /// Where the ref of a slot begins, if it is within the page.
 fn place(page: &Page, slot: usize) -> Option<usize> {
-    let at = usize::from(page.u16_at(HEAD_BYTES + 2 * slot));
+    let at = usize::from(page.u16_at(HEAD_BYTES + SLOT_BYTES * slot));
     (at + CHILD_REF_BYTES <= PAGE_BYTES).then_some(at)
 }
 
@@ -55,7 +56,7 @@ mod tests {
         page.put_u16(ENTRIES_AT, children.len() as u16);
         for (slot, child) in children.iter().enumerate() {
             let at = 3000 - 100 * slot;
-            page.put_u16(HEAD_BYTES + 2 * slot, at as u16);
+            page.put_u16(HEAD_BYTES + SLOT_BYTES * slot, at as u16);
             page.0[at..at + CHILD_REF_BYTES].copy_from_slice(&child.encode());
         }
         page

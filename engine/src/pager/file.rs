@@ -21,16 +21,14 @@ use super::Pager;
 use super::checkpoint::{Checkpoint, Names};
 use super::grow::{Length, Need};
 use super::meta::{Meta, PlaceRef};
-use super::page::{Page, PageId};
+use super::page::PAGE_BYTES;
 use super::root::Root;
 use super::writeout::WriteOut;
 use crate::Micros;
 use crate::disk::{Completion, Disk, FileId};
 use crate::error::Fault;
 use crate::wal::Space;
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Pages that one step prepares at most: well below a millisecond.
 pub(super) const STEP_PAGES: usize = 64;
@@ -133,8 +131,6 @@ pub(super) struct PageFile {
     pub(super) names: Names,
     pub(super) durable: Durable,
     pub(super) checkpoint: Option<Checkpoint>,
-    /// Pages to be spilled for which there was no room yet.
-    spill: VecDeque<Arc<Page>>,
     requested: bool,
     /// Bytes of log when the last checkpoint began.
     chosen_wal_bytes: u64,
@@ -163,7 +159,6 @@ impl PageFile {
             names: Names { number: meta.number, blocks, directories: meta.directories.clone() },
             durable: Durable::of(&meta.root),
             checkpoint: None,
-            spill: VecDeque::new(),
             requested: false,
             chosen_wal_bytes: 0,
             waits_since: None,
@@ -255,7 +250,7 @@ impl PageFile {
 
     /// Whether one can begin: no spill is under way, and every page that the root reaches has room in the file.
     fn may_begin(&self, published: &Root) -> bool {
-        !self.out.busy() && self.spill.is_empty() && published.pages_end <= self.length.limit()
+        !self.out.busy() && published.pages_end <= self.length.limit()
     }
 
     fn begin_checkpoint(&mut self, pager: &mut Pager, now: Micros, wal_bytes: u64) {
@@ -273,7 +268,8 @@ impl PageFile {
         urgent || self.requested || behind || pager.dirty_bytes() >= self.options.dirty_bytes / 4 * 3
     }
 
-    /// Writes pages that wait in memory beyond the bound, while no checkpoint writes pages.
+    /// Writes pages that wait in memory beyond the bound, while no checkpoint writes pages. What is taken is written in
+    /// the same step: later its children may be gone.
     fn spill(
         &mut self,
         pager: &mut Pager,
@@ -281,26 +277,23 @@ impl PageFile {
         budget: &mut usize,
         now: Micros,
     ) -> Result<(), Fault> {
-        if self.checkpoint.as_ref().is_some_and(Checkpoint::writes) {
-            return Ok(());
-        }
-        // a candidate has to be written, so all that may be one has room in the file
-        let fits = pager.published().pages_end <= self.length.limit();
+        let writes = self.checkpoint.as_ref().is_some_and(Checkpoint::writes);
         let over = pager.dirty_bytes() > self.options.dirty_bytes;
-        if self.spill.is_empty() && *budget > 0 && over && fits {
+        // all that may be taken has room in the file
+        let fits = pager.published().pages_end <= self.length.limit();
+        if !writes && over && fits && *budget > 0 && self.out.has_room(now, true) {
             let mut pages: Vec<_> =
                 pager.spill_candidates(*budget).into_iter().map(|(_, _, page)| page).collect();
             pages.sort_by_key(|page| page.id());
-            self.spill = pages.into();
+            for page in &pages {
+                self.out.write_page(disk, page, |id, tx| pager.child_crc(id, tx), now)?;
+            }
+            self.stats.pages_spilled += pages.len() as u64;
+            *budget -= pages.len();
         }
-        while *budget > 0 && self.out.has_room(now, true) {
-            let Some(page) = self.spill.pop_front() else { break };
-            assert!(u64::from(page.id().0) < self.length.limit(), "the file has room for every candidate");
-            self.out.write_page(disk, &page, |id, tx| pager.child_crc(id, tx), now)?;
-            self.stats.pages_spilled += 1;
-            *budget -= 1;
+        if !writes {
+            self.out.flush(disk, now);
         }
-        self.out.flush(disk, now);
         Ok(())
     }
 
@@ -308,7 +301,7 @@ impl PageFile {
     /// durable one.
     fn cut(&mut self, pager: &mut Pager, disk: &mut dyn Disk, now: Micros) {
         let due = self.cut_at.is_some_and(|at| now >= at);
-        let writing = self.checkpoint.is_some() || self.out.busy() || !self.spill.is_empty();
+        let writing = self.checkpoint.is_some() || self.out.busy();
         if !due || writing || self.length.busy() {
             return;
         }
@@ -416,7 +409,7 @@ impl Pager {
         PagerStats {
             pages_written: file.out.pages,
             bytes_written: file.out.bytes,
-            file_bytes: PageId(0).offset() + file.length.limit() * super::page::PAGE_BYTES as u64,
+            file_bytes: file.length.limit() * PAGE_BYTES as u64,
             dirty_bytes: self.dirty_bytes(),
             ..file.stats
         }

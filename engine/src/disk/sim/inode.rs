@@ -1,6 +1,7 @@
 //! The content of one simulated file: what can be read, what is durable, and what lies between.
 
 use super::SECTOR_BYTES;
+use super::content::Content;
 use super::rng::Rng;
 use std::io;
 use std::ops::Range;
@@ -16,8 +17,8 @@ pub(super) enum Change {
 /// reached the medium.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
-    pub(super) visible: Vec<u8>,
-    durable: Vec<u8>,
+    pub(super) visible: Content,
+    durable: Content,
     pending: Vec<Change>,
     /// A failed sync left clean pages behind that the medium does not have.
     cache_lies: bool,
@@ -27,8 +28,9 @@ pub(super) struct Inode {
 
 impl Inode {
     /// A file whose whole content is durable.
-    pub(super) fn durable(bytes: Vec<u8>) -> Inode {
-        Inode { visible: bytes.clone(), durable: bytes, ..Inode::default() }
+    pub(super) fn durable(bytes: &[u8]) -> Inode {
+        let durable = Content::from(bytes);
+        Inode { visible: durable.clone(), durable, ..Inode::default() }
     }
 
     /// An error where the medium does not give up some of these bytes.
@@ -127,8 +129,11 @@ impl Inode {
 
     /// Changes bytes on the medium and in the cache, as rot does.
     pub(super) fn damage(&mut self, f: impl Fn(&mut Vec<u8>)) {
-        f(&mut self.visible);
-        f(&mut self.durable);
+        for content in [&mut self.visible, &mut self.durable] {
+            let mut bytes = content.to_vec();
+            f(&mut bytes);
+            *content = Content::from(&bytes[..]);
+        }
     }
 }
 
@@ -141,21 +146,15 @@ fn overlay(older: &mut Change, offset: usize, newer: &[u8]) {
     }
 }
 
-fn apply(content: &mut Vec<u8>, change: &Change) {
+fn apply(content: &mut Content, change: &Change) {
     match change {
-        Change::Write { offset, bytes } => {
-            let end = offset + bytes.len();
-            if content.len() < end {
-                content.resize(end, 0);
-            }
-            content[*offset..end].copy_from_slice(bytes);
-        }
-        Change::Length(len) => content.resize(*len, 0),
+        Change::Write { offset, bytes } => content.write(*offset, bytes),
+        Change::Length(len) => content.resize(*len),
     }
 }
 
 /// Does a part of a change: sectors of a write are written or not, each for itself.
-pub(super) fn apply_torn(content: &mut Vec<u8>, change: &Change, rng: &mut Rng) {
+pub(super) fn apply_torn(content: &mut Content, change: &Change, rng: &mut Rng) {
     match change {
         Change::Length(_) => {
             if rng.once_in(2) {
@@ -178,8 +177,7 @@ pub(super) fn apply_torn(content: &mut Vec<u8>, change: &Change, rng: &mut Rng) 
                 if written {
                     let start = sector as usize * SECTOR_BYTES;
                     let end = (start + SECTOR_BYTES).min(bytes.len());
-                    let part = Change::Write { offset: offset + start, bytes: bytes[start..end].to_vec() };
-                    apply(content, &part);
+                    content.write(offset + start, &bytes[start..end]);
                 }
             }
         }

@@ -21,6 +21,7 @@
 //! A [`SimDisk`] is a handle: clones are the same disk. [`SimDisk::fork`] makes another disk with the same content,
 //! to see how it would look after a crash at this moment.
 
+mod content;
 mod inode;
 mod map;
 pub mod rng;

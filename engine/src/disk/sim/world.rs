@@ -220,11 +220,11 @@ impl World {
     }
 
     pub(super) fn read_file(&self, path: &Path) -> Option<Vec<u8>> {
-        Some(self.inodes.get(self.names.get(path)?)?.visible.clone())
+        Some(self.inodes.get(self.names.get(path)?)?.visible.to_vec())
     }
 
     pub(super) fn write_file(&mut self, path: &Path, bytes: Vec<u8>) {
-        let inode = self.new_inode(Inode::durable(bytes));
+        let inode = self.new_inode(Inode::durable(&bytes));
         self.names.insert(path.to_path_buf(), inode);
         self.durable_names.insert(path.to_path_buf(), inode);
     }
@@ -257,9 +257,9 @@ impl World {
         let inode = self.inodes.get(&inode).ok_or_else(|| errno(libc::ENOENT))?;
         let offset = page as usize * BLOCK_BYTES;
         inode.readable(offset as u64, BLOCK_BYTES as u64)?;
-        let bytes = inode.visible.get(offset..offset + BLOCK_BYTES);
-        let bytes: Option<[u8; BLOCK_BYTES]> = bytes.and_then(|bytes| bytes.try_into().ok());
-        bytes.ok_or_else(beyond_the_end)
+        let mut bytes = [0; BLOCK_BYTES];
+        let read = inode.visible.read(offset, &mut bytes);
+        if read == BLOCK_BYTES { Ok(bytes) } else { Err(beyond_the_end()) }
     }
 
     pub(super) fn refuse_reads(&mut self, path: &Path, offset: u64, bytes: u64) {
@@ -395,8 +395,7 @@ impl World {
                         Failure::Errno(_) => {
                             let mut torn = inode.visible.clone();
                             apply_torn(&mut torn, &whole, &mut rng);
-                            let end = (offset as usize + buf.len()).min(torn.len());
-                            let bytes = torn.get(offset as usize..end).unwrap_or(&[]).to_vec();
+                            let bytes = torn.range(offset as usize, buf.len());
                             inode.change(Change::Write { offset: offset as usize, bytes });
                         }
                     }
@@ -459,10 +458,7 @@ impl World {
     fn read(&mut self, file: FileId, offset: u64, buf: &mut IoBuf) -> io::Result<Done> {
         let inode = self.inode(file)?;
         inode.readable(offset, buf.len() as u64)?;
-        let rest = inode.visible.get(offset as usize..).unwrap_or(&[]);
-        let count = rest.len().min(buf.len());
-        buf.as_mut_slice()[..count].copy_from_slice(&rest[..count]);
-        Ok(Done::Read(count))
+        Ok(Done::Read(inode.visible.read(offset as usize, buf.as_mut_slice())))
     }
 
     fn write(&mut self, file: FileId, offset: u64, buf: &IoBuf, durable: bool) -> io::Result<Done> {
@@ -628,9 +624,9 @@ impl World {
         if let Some(inode) = self.inodes.get_mut(&id) {
             let mut torn = inode.visible.clone();
             apply_torn(&mut torn, &change, &mut self.rng);
-            let end = (offset + bytes.len()).min(torn.len());
-            if *offset < end {
-                inode.change(Change::Write { offset: *offset, bytes: torn[*offset..end].to_vec() });
+            let bytes = torn.range(*offset, bytes.len());
+            if !bytes.is_empty() {
+                inode.change(Change::Write { offset: *offset, bytes });
             }
         }
     }
