@@ -2,56 +2,52 @@
 //!
 //! One writer ([`Store`], on the core thread) opens a [`WriteTx`] for a batch of commands, applies them in the order
 //! of their indexes and publishes: only then do readers see any of it, all of it, and the applied index with it.
-//! Readers ([`StoreReader`], on any thread) always see the newest published state.
+//! Readers ([`StoreReader`], on any thread) always see the newest published state; nothing they do waits for the writer.
 //!
-//! Behind the door stands [`crate::model`], the whole store in memory, under one lock: a write transaction holds it from
-//! [`Store::begin`] to [`WriteTx::publish`], which hands it to waiting readers first, so that a writer that begins again at
-//! once cannot starve them. Where the state stands and its sizes are kept aside, so that asking for them never waits for a
-//! batch. Long work (large ranges, HashKV, compaction) is done in slices and lets others in between.
+//! Behind the door stand [`crate::mvcc`] and [`crate::pager`]: in memory alone ([`Store::new`]), or over a page file
+//! ([`Store::open`]), which [`Store::step`] keeps writing. A reader holds back memory and pages as long as it reads one root,
+//! so long work (large ranges, HashKV) is done in slices, each from the newest root; what its revision sees is the same in
+//! all of them until that revision is compacted.
 
+use crate::Micros;
 use crate::command::{AlarmMember, Applied, Member, RangeReply, RangeRequest, Stamped, TxnReply, TxnRequest};
-use crate::error::ReadError;
-use crate::model::Model;
+use crate::disk::{Completion, Disk};
+use crate::error::{Fault, ReadError, Refusal};
 use crate::model::state::State;
-use crate::mvcc::KeyRange;
-use crate::pager::Paged;
+use crate::mvcc::hash::HashScan;
+use crate::mvcc::range::{Scan, Slice};
+use crate::mvcc::{KeyRange, Mvcc, View, check, view};
+use crate::pager::{Paged, Pager, PagerReader, Pinned, ReadGuard, fixed_pages_below};
+use crate::snapshot::SnapshotReader;
+use crate::wal::Space;
 use crate::watch::{EventBatch, HistoryPage};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::Arc;
 
-/// Versions hashed before others may have the store: about 10 ms of work.
+pub use crate::pager::{
+    Durable, PagerNext as StoreNext, PagerOpened as StoreOpened, PagerOptions as StoreOptions,
+    PagerStats as StoreStats,
+};
+
+/// Versions hashed from one root: about 10 ms of work.
 const HASH_SLICE_VERSIONS: usize = 20_000;
-/// Keys a range looks at before a waiting writer may have the store: well below a millisecond of work.
-const RANGE_SLICE_KEYS: usize = 4_096;
+/// What of a range is read from one root: well below a millisecond of work.
+const RANGE_SLICE: Slice = Slice { keys: 1_000, bytes: 64 << 10 };
 /// Compactions that may overtake a HashKV or a range at the newest revision, each of which makes it begin anew; after so many
-/// it is done in one slice.
+/// it is done from one root.
 const RESTARTS_MAX: usize = 8;
 
 /// The writer's end of the store.
 pub struct Store {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    model: RwLock<Model>,
-    published: Mutex<Summary>,
-}
-
-/// What is known of the published state without its lock.
-#[derive(Clone, Copy)]
-struct Summary {
-    position: Position,
-    sizes: Sizes,
+    mvcc: Mvcc<Pager>,
 }
 
 /// A batch of commands being applied; nothing of it is visible before [`WriteTx::publish`].
 ///
-/// Publish it: the state in memory has no way back, so a batch that is dropped shows all the same, and its events come with
-/// the next publish.
+/// Publish it: the state has no way back, so a batch that is dropped shows with the next publish all the same, and its events
+/// come with it. Only after a fault nothing may be published any more.
 #[must_use = "what was applied is told to readers and watchers by publishing"]
 pub struct WriteTx<'a> {
-    model: RwLockWriteGuard<'a, Model>,
-    shared: &'a Shared,
+    mvcc: &'a mut Mvcc<Pager>,
 }
 
 /// What a publish made visible.
@@ -65,10 +61,11 @@ pub struct Published {
     pub events: Option<Arc<EventBatch>>,
 }
 
-/// A reader's end of the store; cheap to clone, usable from any thread.
+/// A reader's end of the store; cheap to clone, usable from any thread. A thread that has its own is not in the way of
+/// others.
 #[derive(Clone)]
 pub struct StoreReader {
-    shared: Arc<Shared>,
+    pager: PagerReader,
 }
 
 /// Where the published state stands.
@@ -147,31 +144,44 @@ impl Default for Store {
 }
 
 impl Store {
-    /// An empty store.
+    /// An empty store in memory alone.
     pub fn new() -> Store {
-        let model = Model::new();
-        let published = Mutex::new(Summary::of(&model));
-        Store { shared: Arc::new(Shared { model: RwLock::new(model), published }) }
+        Store { mvcc: Mvcc::new(Pager::in_memory()) }
+    }
+
+    /// Opens the page file, or makes one; the entries after those applied in it are in the log. Nothing else may be under
+    /// way on the disk.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`], [`Fault::Unusable`], [`Fault::Io`], as [`Pager::open`] says.
+    pub fn open(
+        disk: &mut dyn Disk,
+        options: StoreOptions,
+        now: Micros,
+    ) -> Result<(Store, StoreOpened), Fault> {
+        let (pager, opened) = Pager::open(disk, options, now)?;
+        let mvcc = Mvcc::open(pager).map_err(|fault| *fault)?;
+        Ok((Store { mvcc }, opened))
     }
 
     /// Opens a write transaction.
     pub fn begin(&mut self) -> WriteTx<'_> {
-        WriteTx { model: self.shared.model.write(), shared: &self.shared }
+        WriteTx { mvcc: &mut self.mvcc }
     }
 
     /// A reader's end.
     pub fn reader(&self) -> StoreReader {
-        StoreReader { shared: Arc::clone(&self.shared) }
+        StoreReader { pager: self.mvcc.pages().reader() }
     }
 
     /// Index of the last entry applied and published.
     pub fn applied(&self) -> u64 {
-        self.shared.published.lock().position.applied
+        self.mvcc.pages().published().standing.applied
     }
 
     /// The lease clock as of the last command applied, in milliseconds.
     pub fn lease_clock_ms(&self) -> u64 {
-        self.shared.model.read().clock_ms()
+        self.mvcc.clock_ms()
     }
 
     /// Up to `limit` leases whose deadline is at or before `clock_ms`, the earliest first.
@@ -179,7 +189,7 @@ impl Store {
     /// # Errors
     /// The fault met while reading them.
     pub fn expired_leases(&self, clock_ms: u64, limit: usize) -> Paged<Vec<i64>> {
-        Ok(self.shared.model.read().expired_leases(clock_ms, limit))
+        self.mvcc.view().expired_leases(clock_ms, limit)
     }
 
     /// The earliest deadline of all leases, on the lease clock.
@@ -187,23 +197,79 @@ impl Store {
     /// # Errors
     /// The fault met while reading it.
     pub fn next_lease_deadline_ms(&self) -> Paged<Option<u64>> {
-        Ok(self.shared.model.read().next_lease_deadline_ms())
+        self.mvcc.view().next_lease_deadline_ms()
     }
 
     /// Who votes, as last applied.
     pub fn conf_state(&self) -> ConfState {
-        self.shared.model.read().conf_state().clone()
+        self.mvcc.conf_state().clone()
     }
 
-    /// Goes over up to `budget` versions and removes what compaction has superseded; true while more is left to do.
+    /// Goes over up to `budget` versions, and never so many that others wait long, and removes what compaction has
+    /// superseded; true while more is left to do.
     ///
     /// # Errors
     /// The fault met; this store cannot go on with it.
     pub fn compact_step(&mut self, budget: usize) -> Paged<bool> {
-        let mut tx = self.begin();
-        let is_more = tx.model.compact_step(budget);
-        tx.release();
+        let before = self.mvcc.position().compaction_done;
+        let is_more = self.mvcc.compact_step(budget)?;
+        if is_more || self.mvcc.position().compaction_done != before {
+            self.mvcc.publish();
+        }
         Ok(is_more)
+    }
+
+    /// Makes the state, of a backup, that of a cluster yet to begin, and publishes it: see [`Mvcc::begin_anew`].
+    ///
+    /// # Errors
+    /// As [`Mvcc::begin_anew`].
+    pub fn begin_anew(&mut self, bump: Option<i64>) -> Paged<Result<(), Refusal>> {
+        let begun = self.mvcc.begin_anew(bump)?;
+        if begun.is_ok() {
+            self.mvcc.publish();
+        }
+        Ok(begun)
+    }
+
+    /// Goes on with what makes published states durable: writes pages, checkpoints, grows and cuts the file. `wal_bytes` is
+    /// how much log there is behind the last durable state. Of a store in memory: nothing.
+    ///
+    /// # Errors
+    /// The fault that stopped the page file, every time from then on.
+    pub fn step(&mut self, disk: &mut dyn Disk, now: Micros, wal_bytes: u64) -> Result<StoreNext, Fault> {
+        self.mvcc.pages_mut().step(disk, now, wal_bytes)
+    }
+
+    /// Takes a completion; `None` if it was the page file's, else gives it back. [`Store::step`] follows.
+    pub fn complete(&mut self, completion: Completion, now: Micros) -> Option<Completion> {
+        self.mvcc.pages_mut().complete(completion, now)
+    }
+
+    /// Asks for a checkpoint of what is published, soon and without pauses. When it is done [`Store::durable`] says so; if
+    /// nothing was published since the last one, there is none.
+    pub fn request_checkpoint(&mut self) {
+        self.mvcc.pages_mut().request_checkpoint();
+    }
+
+    /// What is durable in the page file: the log behind it is needed, the log before it is not. Transaction 0 in memory.
+    pub fn durable(&self) -> Durable {
+        self.mvcc.pages().durable()
+    }
+
+    /// Whether the page file has room for more.
+    pub fn space(&self) -> Space {
+        self.mvcc.pages().space()
+    }
+
+    /// Whether an operation on the page file is under way. A clean stop asks for a checkpoint and goes on until there is
+    /// none.
+    pub fn is_busy(&self) -> bool {
+        self.mvcc.pages().is_busy()
+    }
+
+    /// Counters of the page file since opening.
+    pub fn stats(&self) -> StoreStats {
+        self.mvcc.pages().stats()
     }
 }
 
@@ -216,7 +282,7 @@ impl WriteTx<'_> {
     /// # Panics
     /// When `index` is not the one after the last.
     pub fn apply(&mut self, index: u64, term: u64, stamped: &Stamped) -> Paged<Applied> {
-        Ok(self.model.apply(index, term, stamped))
+        self.mvcc.apply(index, term, stamped)
     }
 
     /// Counts entry `index`, which carries no command, as applied.
@@ -227,7 +293,7 @@ impl WriteTx<'_> {
     /// # Panics
     /// When `index` is not the one after the last.
     pub fn skip(&mut self, index: u64, term: u64) -> Paged<()> {
-        self.model.skip(index, term);
+        self.mvcc.skip(index, term);
         Ok(())
     }
 
@@ -236,40 +302,23 @@ impl WriteTx<'_> {
     /// # Errors
     /// As [`WriteTx::apply`].
     pub fn set_conf_state(&mut self, conf: ConfState) -> Paged<()> {
-        self.model.set_conf_state(conf);
-        Ok(())
+        self.mvcc.set_conf_state(conf)
     }
 
     /// Makes the batch visible.
-    pub fn publish(mut self) -> Published {
-        let Position { revision, applied, .. } = self.model.position();
-        let events = self.model.take_events();
+    pub fn publish(self) -> Published {
+        let Position { revision, applied, .. } = self.mvcc.position();
+        let events = self.mvcc.take_events();
         let events = (!events.is_empty()).then(|| Arc::new(EventBatch { revision, events }));
-        self.release();
+        self.mvcc.publish();
         Published { revision, applied, events }
-    }
-
-    /// Gives the store back, to the readers that wait for it before anyone else.
-    fn release(self) {
-        *self.shared.published.lock() = Summary::of(&self.model);
-        RwLockWriteGuard::unlock_fair(self.model);
-    }
-}
-
-impl Summary {
-    fn of(model: &Model) -> Summary {
-        Summary { position: model.position(), sizes: model.sizes() }
     }
 }
 
 impl StoreReader {
-    fn model(&self) -> RwLockReadGuard<'_, Model> {
-        self.shared.model.read()
-    }
-
     /// Where the published state stands.
     pub fn position(&self) -> Position {
-        self.shared.published.lock().position
+        view::position(&self.pager.read().root().standing)
     }
 
     /// A range at the newest or an older revision.
@@ -293,19 +342,19 @@ impl StoreReader {
 
     fn range_in_slices(&self, request: &RangeRequest, counted: bool) -> Result<RangeReply, ReadError> {
         for _ in 0..RESTARTS_MAX {
-            let mut model = self.model();
-            let mut scan = model.range_begin(request, model.position().revision, counted)?;
-            while scan.holds(&model) {
-                if !model.range_step(request, &mut scan, RANGE_SLICE_KEYS) {
-                    drop(model);
+            let mut guard = self.pager.read();
+            let mut scan = Scan::begin(&of(&guard), request, counted)?;
+            while scan.holds(&of(&guard)) {
+                if !scan.step(&of(&guard), request, RANGE_SLICE)? {
+                    drop(guard);
                     return Ok(scan.finish(request));
                 }
-                RwLockReadGuard::bump(&mut model);
+                drop(guard);
+                guard = self.pager.read();
             }
             // compacted meanwhile: a revision that was asked for is refused when it begins anew
         }
-        let model = self.model();
-        Ok(model.range_at(request, model.position().revision, counted)?)
+        of(&self.pager.read()).range(request, counted)
     }
 
     /// A txn without writes; the header revision is `.0`.
@@ -316,7 +365,7 @@ impl StoreReader {
     /// # Panics
     /// When the txn is not [`TxnRequest::is_read_only`].
     pub fn read_txn(&self, request: &TxnRequest) -> Result<(i64, TxnReply), ReadError> {
-        Ok(self.model().read_txn(request)?)
+        of(&self.pager.read()).read_txn(request)
     }
 
     /// Events of `range` from revision `from` on, whole revisions, stopping once about `events_max` are gathered or many
@@ -326,7 +375,7 @@ impl StoreReader {
     /// # Errors
     /// [`Refusal::Compacted`](crate::error::Refusal::Compacted) when `from` is below the compaction revision; a fault.
     pub fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, ReadError> {
-        Ok(self.model().history(range, from, events_max)?)
+        of(&self.pager.read()).history(range, from, events_max)
     }
 
     /// Hash of the versions visible at `revision` (0: the current one). The work is proportional to the whole store and
@@ -336,21 +385,23 @@ impl StoreReader {
     /// As [`StoreReader::range`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
         for _ in 0..RESTARTS_MAX {
-            let mut cursor = self.model().hash_begin(revision)?;
-            loop {
-                let model = self.model();
-                if !cursor.holds(&model) {
-                    break;
+            let mut guard = self.pager.read();
+            let mut scan = HashScan::begin(&of(&guard), revision)?;
+            while scan.holds(&of(&guard)) {
+                if let Some(hash) = scan.step(&of(&guard), HASH_SLICE_VERSIONS)? {
+                    return Ok(hash);
                 }
-                match model.hash_step(cursor, HASH_SLICE_VERSIONS) {
-                    Ok(hash) => return Ok(hash),
-                    Err(next) => cursor = next,
-                }
+                drop(guard);
+                guard = self.pager.read();
             }
         }
-        let model = self.model();
-        let cursor = model.hash_begin(revision)?;
-        Ok(model.hash_step(cursor, usize::MAX).unwrap_or_default())
+        let guard = self.pager.read();
+        let mut scan = HashScan::begin(&of(&guard), revision)?;
+        loop {
+            if let Some(hash) = scan.step(&of(&guard), usize::MAX)? {
+                return Ok(hash);
+            }
+        }
     }
 
     /// One lease.
@@ -358,7 +409,7 @@ impl StoreReader {
     /// # Errors
     /// The fault met.
     pub fn lease(&self, id: i64, with_keys: bool) -> Paged<Option<LeaseInfo>> {
-        Ok(self.model().lease(id, with_keys))
+        of(&self.pager.read()).lease(id, with_keys)
     }
 
     /// All leases, the first to end first.
@@ -366,27 +417,51 @@ impl StoreReader {
     /// # Errors
     /// The fault met.
     pub fn leases(&self) -> Paged<Vec<LeaseInfo>> {
-        Ok(self.model().leases())
+        of(&self.pager.read()).leases()
     }
 
     /// Alarms that are up, sorted.
     pub fn alarms(&self) -> Vec<AlarmMember> {
-        self.model().alarms()
+        of(&self.pager.read()).alarms()
     }
 
     /// The cluster's id, 0 before the bootstrap command.
     pub fn cluster_id(&self) -> u64 {
-        self.model().cluster_id()
+        of(&self.pager.read()).cluster_id()
     }
 
     /// Its members, by id.
     pub fn members(&self) -> Vec<Member> {
-        self.model().members()
+        of(&self.pager.read()).members()
     }
 
     /// Sizes, in constant time.
     pub fn sizes(&self) -> Sizes {
-        self.shared.published.lock().sizes
+        view::sizes(self.pager.read().root())
+    }
+
+    /// The newest published state, kept as it is as long as this is held: its pages stay where they are.
+    pub fn pin_published(&self) -> Pinned {
+        self.pager.pin_published()
+    }
+
+    /// The newest durable state, all of it in the file, kept as it is as long as this is held. In memory: the newest
+    /// published one.
+    pub fn pin_durable(&self) -> Pinned {
+        self.pager.pin_durable()
+    }
+
+    /// Index of the last entry applied in the newest durable state.
+    pub fn durable_applied(&self) -> u64 {
+        self.pager.pin_durable().root().standing.applied
+    }
+
+    /// Begins an image of the newest durable state, with a label that is kept in it.
+    ///
+    /// # Errors
+    /// As [`SnapshotReader::begin`].
+    pub fn snapshot(&self, label: &str) -> Result<SnapshotReader, Fault> {
+        SnapshotReader::begin(&self.pager, label)
     }
 
     /// Everything that answers depend on, to compare two stores: equal states give equal answers for ever, however far each
@@ -395,7 +470,7 @@ impl StoreReader {
     /// # Errors
     /// The fault met.
     pub fn state(&self) -> Paged<State> {
-        Ok(self.model().state())
+        of(&self.pager.read()).state()
     }
 
     /// A number that is equal where [`StoreReader::state`] is, within one build of the program.
@@ -403,14 +478,28 @@ impl StoreReader {
     /// # Errors
     /// The fault met.
     pub fn fingerprint(&self) -> Paged<u64> {
-        Ok(self.model().state().fingerprint())
+        Ok(self.state()?.fingerprint())
     }
 
-    /// Checks every rule of the store against all of it.
+    /// Checks every rule of the store against all of it, and that as many pages are in use as it reaches.
     ///
     /// # Errors
-    /// The first rule found broken, in words.
+    /// The first rule found broken, or the fault met, in words.
     pub fn check(&self) -> Result<(), String> {
-        self.model().check()
+        let pinned = self.pager.pin_published();
+        let root = pinned.root();
+        let checked = check::check(&View::of(&pinned, root));
+        let reached = checked.map_err(|fault| fault.to_string())??.count();
+        let fixed = fixed_pages_below(root.pages_end);
+        if root.pages_used == reached + fixed {
+            return Ok(());
+        }
+        let used = root.pages_used;
+        Err(format!("{used} pages in use, {reached} reached and {fixed} of the file's own"))
     }
+}
+
+/// The state that a reader is registered at.
+fn of<'g, 'a>(guard: &'g ReadGuard<'a>) -> View<'g, ReadGuard<'a>> {
+    View::of(guard, guard.root())
 }

@@ -163,7 +163,7 @@ pub async fn renew(serving: &Serving, id: i64) -> Result<i64, Error> {
 pub async fn ensure_room(serving: &Serving, cost: u64) -> Result<(), Error> {
     let shared = &serving.shared;
     let Some(quota) = shared.config.quota_bytes else { return Ok(()) };
-    if cost == 0 || shared.reader().sizes().total_bytes.saturating_add(cost) < quota {
+    if cost == 0 || shared.reader().sizes().in_use_bytes.saturating_add(cost) < quota {
         return Ok(());
     }
     let member_id = shared.member_id;

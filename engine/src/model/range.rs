@@ -33,18 +33,6 @@ impl Model {
         current: i64,
         counted: bool,
     ) -> Result<RangeReply, Refusal> {
-        let mut scan = self.range_begin(request, current, counted)?;
-        while self.range_step(request, &mut scan, usize::MAX) {}
-        Ok(scan.finish(request))
-    }
-
-    /// Begins a range that is read in slices: its revision is fixed here, so later changes do not show in it.
-    pub(crate) fn range_begin(
-        &self,
-        request: &RangeRequest,
-        current: i64,
-        counted: bool,
-    ) -> Result<Scan, Refusal> {
         if request.revision > current {
             return Err(Refusal::FutureRevision);
         }
@@ -52,29 +40,29 @@ impl Model {
         if at < self.compacted {
             return Err(Refusal::Compacted);
         }
-        let rest = request.range.clone();
-        Ok(Scan { at, current, counted, wanted: wanted(request), rest, kvs: Vec::new(), count: 0 })
-    }
-
-    /// Looks at up to `budget` keys; true while there are more.
-    pub(crate) fn range_step(&self, request: &RangeRequest, scan: &mut Scan, budget: usize) -> bool {
-        let range = scan.rest.clone();
-        for (looked_at, history) in self.histories(&range).enumerate() {
-            if scan.kvs.len() >= scan.wanted && !scan.counted && !request.count_only {
-                return false;
+        let wanted = wanted(request);
+        let (mut kvs, mut count) = (Vec::new(), 0);
+        for history in self.histories(&request.range) {
+            if kvs.len() >= wanted && !counted && !request.count_only {
+                break;
             }
-            if looked_at >= budget {
-                scan.rest.key = history.newest().kv.key.clone();
-                return true;
-            }
-            if let Some(kv) = history.live_at(scan.at) {
-                scan.count += 1;
-                if scan.kvs.len() < scan.wanted {
-                    scan.kvs.push(Arc::clone(kv));
+            if let Some(kv) = history.live_at(at) {
+                count += 1;
+                if kvs.len() < wanted {
+                    kvs.push(Arc::clone(kv));
                 }
             }
         }
-        false
+        filter(&mut kvs, request);
+        sort(&mut kvs, request);
+        let more = request.limit > 0 && kvs.len() as u64 > request.limit as u64;
+        if more {
+            kvs.truncate(request.limit as usize);
+        }
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| *kv = without_value(kv, request.sort_target));
+        }
+        Ok(RangeReply { current_revision: current, kvs, more, count })
     }
 
     /// The newest key-values of a range, by key.
@@ -94,39 +82,6 @@ impl Model {
             (None, Some(self.keys.range::<[u8], _>((Bound::Included(&range.key[..]), end))))
         };
         one.into_iter().chain(many.into_iter().flatten().map(|(_, history)| history))
-    }
-}
-
-/// A range being read: at which revision, what is left of it, what was found.
-pub(crate) struct Scan {
-    at: i64,
-    current: i64,
-    counted: bool,
-    wanted: usize,
-    rest: KeyRange,
-    kvs: Vec<Arc<KeyValue>>,
-    count: i64,
-}
-
-impl Scan {
-    /// Whether the range's revision can still be read.
-    pub(crate) fn holds(&self, model: &Model) -> bool {
-        self.at >= model.compacted
-    }
-
-    /// Filters, sorts and cuts what was read.
-    pub(crate) fn finish(self, request: &RangeRequest) -> RangeReply {
-        let mut kvs = self.kvs;
-        filter(&mut kvs, request);
-        sort(&mut kvs, request);
-        let more = request.limit > 0 && kvs.len() as u64 > request.limit as u64;
-        if more {
-            kvs.truncate(request.limit as usize);
-        }
-        if request.keys_only {
-            kvs.iter_mut().for_each(|kv| *kv = without_value(kv, request.sort_target));
-        }
-        RangeReply { current_revision: self.current, kvs, more, count: self.count }
     }
 }
 

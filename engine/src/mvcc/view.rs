@@ -20,7 +20,7 @@ use crate::btree::{self, Cursor};
 use crate::error::Fault;
 use crate::pager::page::{ChildRef, PageId, TREES, TreeId};
 use crate::pager::root::{Cluster, Root, Standing};
-use crate::pager::{Paged, Pages};
+use crate::pager::{Paged, Pages, spare_pages_below};
 use crate::store::{Position, Sizes};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -297,12 +297,15 @@ pub fn position(standing: &Standing) -> Position {
 }
 
 /// Sizes of a published state, in constant time.
+///
+/// Spare copies of metas and bitmap do not count as in use: a quota of 13 pages, which etcd's own tests set, must have room for
+/// two keys with a page of value each once all else is compacted.
 pub fn sizes(root: &Root) -> Sizes {
     let page_bytes = crate::pager::page::PAGE_BYTES as u64;
     let total = |tree: TreeId| btree::total(root.trees[tree.place()].as_ref());
     Sizes {
         total_bytes: root.pages_end * page_bytes,
-        in_use_bytes: root.pages_used * page_bytes,
+        in_use_bytes: (root.pages_used - spare_pages_below(root.pages_end)) * page_bytes,
         keys: total(TreeId::Keys),
         leases: total(TreeId::Leases),
     }

@@ -55,6 +55,7 @@ pub use dirty::LevelPages;
 pub use file::{Durable, PagerNext, PagerOptions, PagerStats};
 pub use meta::FORMAT_NUMBER;
 pub use opening::PagerOpened;
+pub use places::{fixed_pages_below, spare_pages_below};
 pub use reader::{PagerReader, Pinned, ReadGuard};
 pub use writer::Pager;
 use std::path::PathBuf;

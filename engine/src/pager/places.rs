@@ -71,6 +71,18 @@ pub(super) fn regions(pages: u64) -> u32 {
     pages.div_ceil(u64::from(REGION_PAGES)) as u32
 }
 
+/// Fixed places of all regions of a file of so many pages.
+pub fn fixed_pages_below(pages_end: u64) -> u64 {
+    (0..regions(pages_end)).map(|region| u64::from(fixed_pages(region))).sum()
+}
+
+/// Fixed places among them that the newest state does not need: older copies, and second ones.
+pub fn spare_pages_below(pages_end: u64) -> u64 {
+    let blocks = regions(pages_end);
+    let needed = 1 + u64::from(blocks) + u64::from(blocks.div_ceil(DIRECTORY_BLOCKS));
+    fixed_pages_below(pages_end) - needed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

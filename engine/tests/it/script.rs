@@ -82,7 +82,10 @@ impl Session {
                 Err(refusal) => format!("refused: {refusal}\n"),
             },
             "position" => format!("{:?}\n", self.store.reader().position()),
-            "sizes" => format!("{:?}\n", self.store.reader().sizes()),
+            "sizes" => {
+                let sizes = self.store.reader().sizes();
+                format!("{} bytes in use, {} keys, {} leases\n", sizes.in_use_bytes, sizes.keys, sizes.leases)
+            }
             "batch" => {
                 self.batch = Some(Vec::new());
                 String::new()
