@@ -4,7 +4,7 @@ use crate::arbitrary::{Source, config};
 use bytes::Bytes;
 use coffer_engine::command::*;
 use coffer_engine::disk::DiskIo;
-use coffer_engine::embedded::{Db, Error, Events, Invalid, Options, Written};
+use coffer_engine::embedded::{Db, Error, Events, Invalid, Options, Watch, Written};
 use coffer_engine::error::{Fault, Refusal};
 use coffer_engine::lease_clock::LAG_MS_MAX;
 use coffer_engine::model::Model;
@@ -211,13 +211,12 @@ fn check_events(events: &[Events], from: i64) {
     }
 }
 
-fn gather(watch: impl Iterator<Item = Result<Events, Error>>, last: i64) -> Vec<Events> {
+/// What a watch gives up to `last`, which is written, or will soon be.
+fn gather(mut watch: Watch, last: i64) -> Vec<Events> {
     let mut all = Vec::new();
-    for events in watch {
-        all.push(events.unwrap());
-        if all.last().is_some_and(|events| events.revision >= last) {
-            break;
-        }
+    while all.last().is_none_or(|events: &Events| events.revision < last) {
+        // so long only where an event is missing, for the test to end
+        all.push(watch.next_timeout(Duration::from_secs(60)).unwrap().expect("more events"));
     }
     all
 }
