@@ -4,7 +4,7 @@ use crate::arbitrary::config;
 use crate::btree_rig::{Rig, TREE};
 use coffer_engine::btree::{self, Cursor, KEY_INLINE_MAX};
 use coffer_engine::error::Fault;
-use coffer_engine::pager::page::{HEAD_BYTES, PAGE_BYTES, Page, PageId, PageKind};
+use coffer_engine::pager::page::{CHILD_REF_BYTES, HEAD_BYTES, PAGE_BYTES, Page, PageId, PageKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::ops::Bound;
@@ -207,6 +207,19 @@ fn a_fault_names_the_page() {
     let Fault::Corrupt { offset, expected, found, .. } = *fault else { panic!("{fault}") };
     assert_eq!((offset, found.as_str()), (root.id.offset(), "0"));
     assert!(expected.contains("entries"), "{expected}");
+}
+
+#[test]
+fn a_branch_that_is_its_own_child_is_told() {
+    let mut rig = tree();
+    rig.pages.lenient();
+    let root = rig.root.expect("not empty");
+    let page = rig.pages.damage(root.id).expect("the root is there");
+    let cell = usize::from(page.u16_at(HEAD_BYTES));
+    page.0[cell..cell + CHILD_REF_BYTES].copy_from_slice(&root.encode());
+    let fault = btree::get(&rig.pages, TREE, Some(&root), b"").expect_err("damaged");
+    assert!(fault.to_string().contains("a level below"), "{fault}");
+    btree::insert(&mut rig.pages, TREE, &mut rig.root, b"", b"1").expect_err("damaged");
 }
 
 #[test]
