@@ -117,6 +117,8 @@ pub struct WalReport {
     pub hard_state: HardState,
     /// Unfinished writes at its end, which a crash leaves and opening cuts off: file, offset, bytes.
     pub torn: Vec<(PathBuf, u64, u64)>,
+    /// The newest checkpoint that it names: transaction and entry, zeros for none.
+    pub checkpoint: (u64, u64),
     /// Term of the entry that was asked for, where it is in the log.
     pub term_at: Option<u64>,
 }
@@ -264,6 +266,7 @@ pub fn check_wal(
         Ok(opened) => {
             report.batches = opened.batches;
             report.hard_state = opened.hard_state;
+            report.checkpoint = opened.checkpoint;
             report.torn = opened.torn;
         }
         Err(fault) => damages.add_fault(fault)?,
@@ -321,11 +324,39 @@ impl Entries {
     }
 }
 
-/// Checks that the log goes on where the page file ends.
-pub fn check_tie(file: &PageFileReport, wal: &WalReport, damages: &mut Damages) {
+/// Checks that page file and log belong together: the file is the one that the log names last, or a newer one, and the log
+/// goes on where it ends. `path` is where the page file should be, `None` says that there is none.
+pub fn check_tie(path: &Path, file: Option<&PageFileReport>, wal: &WalReport, damages: &mut Damages) {
+    let (tx, named) = wal.checkpoint;
+    let Some(file) = file else {
+        if tx > 0 {
+            let text = format!("missing: the log names a checkpoint of transaction {tx}, entry {named}");
+            damages.add(path, None, text);
+        }
+        return check_span(wal, 0, damages);
+    };
     let Some(root) = &file.root else { return };
     let (applied, term) = (root.standing.applied, root.standing.applied_term);
-    let (first, last) = wal.entries.unwrap_or((applied + 1, applied));
+    if root.tx < tx || applied < named {
+        let text = format!(
+            "its newest checkpoint is of transaction {}, entry {applied}; the log names one of transaction {tx}, entry {named}",
+            root.tx
+        );
+        damages.add(path, None, text);
+    }
+    check_span(wal, applied, damages);
+    if let Some(in_log) = wal.term_at
+        && in_log != term
+    {
+        let text =
+            format!("entry {applied} is of term {in_log}, the page file applied it as one of term {term}");
+        damages.add(&wal.dir, None, text);
+    }
+}
+
+/// Checks that the log reaches from behind the applied entry to at least that.
+fn check_span(wal: &WalReport, applied: u64, damages: &mut Damages) {
+    let (first, last) = wal.entries.unwrap_or((applied + 1, 0));
     if first > applied + 1 {
         let text = format!("begins with entry {first}, the page file ends with entry {applied}");
         damages.add(&wal.dir, None, text);
@@ -337,12 +368,5 @@ pub fn check_tie(file: &PageFileReport, wal: &WalReport, damages: &mut Damages) 
             None,
             format!("ends with entry {last}, the page file has applied entry {applied}"),
         );
-    }
-    if let Some(in_log) = wal.term_at
-        && in_log != term
-    {
-        let text =
-            format!("entry {applied} is of term {in_log}, the page file applied it as one of term {term}");
-        damages.add(&wal.dir, None, text);
     }
 }

@@ -24,7 +24,7 @@ mod gates;
 mod help;
 mod settings;
 mod table;
-mod value;
+pub(crate) mod value;
 
 use check::Origin;
 use coffer_raftlog::node::WalIo;
@@ -298,6 +298,10 @@ pub struct Config {
     pub watchers_per_stream_max: usize,
     /// Bytes of undelivered responses held for one watch stream; beyond it the stream reads history when it can take more.
     pub watch_buffer_bytes_max: usize,
+    /// How long sending one snapshot may take, the checkpoint before it included.
+    pub snapshot_timeout: Duration,
+    /// Bytes by which the store may grow while one is sent.
+    pub snapshot_growth_bytes_max: u64,
     /// How long a stop may take until streams are cut.
     pub shutdown_timeout: Duration,
 

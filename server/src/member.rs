@@ -227,7 +227,7 @@ fn start_log(
 }
 
 /// The members named in `--initial-cluster`, with their ids.
-fn first_members(config: &Config) -> Vec<MemberInfo> {
+pub(crate) fn first_members(config: &Config) -> Vec<MemberInfo> {
     let member = |peer_urls: Vec<String>| MemberInfo {
         id: identity::member_id(&peer_urls, &config.initial_cluster_token),
         peer_urls,

@@ -114,6 +114,8 @@ pub(super) fn config(mut settings: Settings, origin: Origin) -> Result<Config, F
         requests_in_flight_max: at_least_one(&settings, "requests-in-flight-max")?,
         watchers_per_stream_max: at_least_one(&settings, "watchers-per-stream-max")?,
         watch_buffer_bytes_max: at_least_one(&settings, "watch-buffer-bytes-max")?,
+        snapshot_timeout: duration(&settings, "snapshot-timeout")?,
+        snapshot_growth_bytes_max: settings.unsigned("snapshot-growth-bytes-max"),
         shutdown_timeout: duration(&settings, "shutdown-timeout")?,
         name,
         notes: Vec::new(),

@@ -716,6 +716,22 @@ pub(super) const FLAGS: &[Flag] = &[
         "Undelivered bytes held for one watch stream; beyond it is served from history.",
     ),
     flag(
+        "snapshot-timeout",
+        Duration,
+        "1h",
+        Coffer,
+        Effective,
+        "Time that sending one snapshot to a client may take; its pages are not reused meanwhile.",
+    ),
+    flag(
+        "snapshot-growth-bytes-max",
+        UINT,
+        "4294967296",
+        Coffer,
+        Effective,
+        "A snapshot being sent is ended when the store has grown by more than this meanwhile.",
+    ),
+    flag(
         "shutdown-timeout",
         Duration,
         "5s",

@@ -39,7 +39,7 @@ fn base_and_digits(text: &str) -> Result<(u32, String), String> {
 }
 
 /// A whole number from 0 to `max`.
-pub(super) fn unsigned(text: &str, max: u64) -> Result<u64, String> {
+pub(crate) fn unsigned(text: &str, max: u64) -> Result<u64, String> {
     let (base, digits) = base_and_digits(text)?;
     match u64::from_str_radix(&digits, base) {
         Ok(value) if value <= max => Ok(value),
@@ -71,7 +71,7 @@ const UNITS_NS: [(&str, u64); 8] = [
 ];
 
 /// Go's `time.ParseDuration`: "1h30m", "100ms", "1.5s", "0". In nanoseconds, because it may be negative.
-pub(super) fn duration_ns(text: &str) -> Result<i64, String> {
+pub(crate) fn duration_ns(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),

@@ -16,6 +16,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// Name of the page file in a data directory.
+pub const PAGE_FILE_NAME: &str = "pages";
+/// Name of the log's directory in a data directory.
+pub const WAL_DIR_NAME: &str = "wal";
+
 /// Why a directory cannot be used.
 #[derive(Debug)]
 pub enum Refusal {
@@ -74,7 +79,7 @@ impl DataDirectory {
         if holds_etcd(&path) {
             return Err(Refusal::Etcd(path));
         }
-        let wal = config.wal_dir.clone().unwrap_or_else(|| path.join("wal"));
+        let wal = config.wal_dir.clone().unwrap_or_else(|| path.join(WAL_DIR_NAME));
         make(&path)?;
         let lock = lock(&path)?;
         make(&wal)?;
