@@ -16,6 +16,7 @@ use crate::error::{Fault, ReadError, Refusal};
 use crate::model::state::State;
 use crate::mvcc::hash::HashScan;
 use crate::mvcc::range::{Scan, Slice};
+use crate::mvcc::relocate::Relocation;
 use crate::mvcc::{KeyRange, Mvcc, View, check, view};
 use crate::pager::{Paged, Pager, PagerReader, Pinned, ReadGuard, fixed_pages_below};
 use crate::snapshot::SnapshotReader;
@@ -36,9 +37,28 @@ const RANGE_SLICE: Slice = Slice { keys: 1_000, bytes: 64 << 10 };
 /// it is done from one root.
 const RESTARTS_MAX: usize = 8;
 
+/// Pages moved in one step: about 100 us of work.
+const MOVING_PAGES: usize = 64;
+/// How long moving waits for pages in memory to be written.
+const MOVING_WAIT_US: Micros = 10_000;
+
+/// What moving pages came to.
+enum Moving {
+    /// Nothing is to be moved.
+    Not,
+    /// There is, or was, and it may go on at once.
+    On,
+    /// Too much is waiting to be written.
+    Waits,
+}
+
 /// The writer's end of the store.
 pub struct Store {
     mvcc: Mvcc<Pager>,
+    /// How far pages have been moved toward the file's head, while they are.
+    moving: Option<Relocation>,
+    /// Pages are moved while less than this waits in memory to be written.
+    moving_dirty_bytes_max: u64,
 }
 
 /// A batch of commands being applied; nothing of it is visible before [`WriteTx::publish`].
@@ -146,7 +166,7 @@ impl Default for Store {
 impl Store {
     /// An empty store in memory alone.
     pub fn new() -> Store {
-        Store { mvcc: Mvcc::new(Pager::in_memory()) }
+        Store { mvcc: Mvcc::new(Pager::in_memory()), moving: None, moving_dirty_bytes_max: 0 }
     }
 
     /// Opens the page file, or makes one; the entries after those applied in it are in the log. Nothing else may be under
@@ -159,9 +179,10 @@ impl Store {
         options: StoreOptions,
         now: Micros,
     ) -> Result<(Store, StoreOpened), Fault> {
+        let moving_dirty_bytes_max = options.dirty_bytes / 2;
         let (pager, opened) = Pager::open(disk, options, now)?;
         let mvcc = Mvcc::open(pager).map_err(|fault| *fault)?;
-        Ok((Store { mvcc }, opened))
+        Ok((Store { mvcc, moving: None, moving_dirty_bytes_max }, opened))
     }
 
     /// Opens a write transaction.
@@ -231,13 +252,61 @@ impl Store {
         Ok(begun)
     }
 
-    /// Goes on with what makes published states durable: writes pages, checkpoints, grows and cuts the file. `wal_bytes` is
-    /// how much log there is behind the last durable state. Of a store in memory: nothing.
+    /// Goes on with what makes published states durable: writes pages, checkpoints, grows and cuts the file, and moves pages
+    /// toward its head where it is mostly free. `wal_bytes` is how much log there is behind the last durable state. Of a store
+    /// in memory: nothing.
     ///
     /// # Errors
-    /// The fault that stopped the page file, every time from then on.
+    /// The fault that stopped the page file, every time from then on; or one met while moving pages, after which this store
+    /// cannot go on.
     pub fn step(&mut self, disk: &mut dyn Disk, now: Micros, wal_bytes: u64) -> Result<StoreNext, Fault> {
-        self.mvcc.pages_mut().step(disk, now, wal_bytes)
+        let mut next = self.mvcc.pages_mut().step(disk, now, wal_bytes)?;
+        match self.move_pages().map_err(|fault| *fault)? {
+            Moving::Not => {}
+            Moving::On => next.at_once = true,
+            Moving::Waits => {
+                let at = now + MOVING_WAIT_US;
+                next.at = Some(next.at.map_or(at, |next| next.min(at)));
+            }
+        }
+        Ok(next)
+    }
+
+    /// Moves some pages toward the file's head, if that is wanted.
+    fn move_pages(&mut self) -> Paged<Moving> {
+        let pager = self.mvcc.pages_mut();
+        let pass = match self.moving.take() {
+            Some(pass) => pass,
+            None => {
+                let Some(from) = pager.relocation_wish() else { return Ok(Moving::Not) };
+                pager.set_moving_from(Some(from));
+                Relocation::default()
+            }
+        };
+        if pager.stats().dirty_bytes > self.moving_dirty_bytes_max {
+            self.moving = Some(pass);
+            return Ok(Moving::Waits);
+        }
+        self.moving = self.mvcc.relocate_step(pass, MOVING_PAGES)?;
+        self.mvcc.publish();
+        if self.moving.is_none() {
+            let pager = self.mvcc.pages_mut();
+            pager.set_moving_from(None);
+            pager.request_cut();
+            pager.request_checkpoint();
+        }
+        Ok(Moving::On)
+    }
+
+    /// Asks that pages be moved toward the file's head and its end be cut, however full it is. It blocks nobody, and is over
+    /// when [`Store::is_moving`] says no.
+    pub fn request_defragment(&mut self) {
+        self.mvcc.pages_mut().request_defragment();
+    }
+
+    /// Whether pages are being moved, or are to be.
+    pub fn is_moving(&self) -> bool {
+        self.moving.is_some() || self.mvcc.pages().relocation_wish().is_some()
     }
 
     /// Takes a completion; `None` if it was the page file's, else gives it back. [`Store::step`] follows.

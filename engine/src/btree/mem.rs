@@ -82,9 +82,9 @@ impl MemPages {
     /// Pages from this place on are to move; the places are not given out.
     pub fn move_from(&mut self, place: u32) {
         self.to_move_from = place;
-        self.free.retain(|free| *free < place);
         // the lowest first
-        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        let free = |at: &u32| matches!(self.slots[*at as usize], Slot::Free) && !self.freed.contains(at);
+        self.free = (1..place.min(self.slots.len() as u32)).rev().filter(free).collect();
     }
 
     /// All places in use, ascending.

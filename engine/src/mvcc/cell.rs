@@ -327,26 +327,14 @@ impl<'a> Record<'a> {
         out.extend_from_slice(self.body.bytes);
     }
 
-    /// The runs that only this record holds as long as no entry of a live key holds them: its value's, its key's, the
-    /// previous value's.
-    pub(super) fn runs(&self) -> RecordRuns {
-        RecordRuns {
-            value: self.body.run,
-            key: match self.key {
-                RecordKey::Run(run) => Some(run),
-                RecordKey::Inline(_) => None,
-            },
-            previous: self.previous_body.and_then(|body| body.run),
-        }
+    /// The runs it names: its key's, its value's, the previous value's.
+    pub(super) fn runs(&self) -> [Option<RunRef>; 3] {
+        let key = match self.key {
+            RecordKey::Run(run) => Some(run),
+            RecordKey::Inline(_) => None,
+        };
+        [key, self.body.run, self.previous_body.and_then(|body| body.run)]
     }
-}
-
-/// The runs a record names.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RecordRuns {
-    pub(super) value: Option<RunRef>,
-    pub(super) key: Option<RunRef>,
-    pub(super) previous: Option<RunRef>,
 }
 
 /// The key of a record: main and sub, big-endian, neither below 0.

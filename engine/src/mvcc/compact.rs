@@ -154,6 +154,5 @@ impl<P: PagesMut> Mvcc<P> {
 }
 
 fn runs_of(revision: Revision, value: &[u8]) -> Read<Runs> {
-    let runs = Record::read_at(revision, value)?.runs();
-    Ok([runs.key, runs.value, runs.previous])
+    Ok(Record::read_at(revision, value)?.runs())
 }

@@ -23,6 +23,7 @@
 //! | [`history`] | events for a watcher that is behind |
 //! | [`hash`] | HashKV, in slices |
 //! | `state` | the whole logical state, to compare |
+//! | [`relocate`] | moves what stands in the end of the file toward its head |
 //! | [`check`] | every rule below, against all that is there |
 //!
 //! Rules, checked by [`check::check`]:
@@ -52,6 +53,7 @@ mod lease;
 pub mod publish;
 pub mod range;
 pub mod record;
+pub mod relocate;
 pub mod revision;
 mod spine;
 mod state;
@@ -60,6 +62,7 @@ mod versions;
 pub mod view;
 mod write;
 
+pub use anew::REVISION_MAX;
 pub use apply::Mvcc;
 pub use record::{Event, EventKind, KeyValue};
 pub use revision::{KeyRange, Revision};

@@ -133,6 +133,32 @@ proptest! {
     }
 
     #[test]
+    fn what_is_moved_reads_alike_and_leaves_the_end_empty(
+        steps in steps(&large(), 40, 2),
+        more in vec(large().data_command(), 0..20),
+        budget in 1..9usize,
+    ) {
+        let mut pair = Pair::new();
+        for (batch, budget) in &steps {
+            pair.batch(batch);
+            pair.compact_step(*budget);
+        }
+        let more: Vec<_> =
+            more.into_iter().map(|command| Stamped { clock_ms: 1 << 20, command }).collect();
+        let used = pair.mvcc.pages().used();
+        // half of the places are emptied, as far as there is room below
+        let place = used.last().map_or(1, |last| last.0 / 2 + 1);
+        pair.relocate(place, budget, &more);
+        compare_everything(&pair, &[]);
+        while pair.compact_step(7) {}
+        pair.check();
+        // then all that is left is brought together, nobody in between
+        let end = (pair.mvcc.pages().used().len() as u32 + 4) * 2;
+        prop_assert_eq!(pair.relocate(end, budget, &[]), 0);
+        compare_everything(&pair, &[]);
+    }
+
+    #[test]
     fn long_keys_and_large_values_read_alike_and_leave_no_page_behind(
         steps in steps(&large(), 60, 2),
         ranges in vec(large().range(), 3),

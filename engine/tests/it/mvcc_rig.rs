@@ -8,6 +8,7 @@ use coffer_engine::model::Model;
 use coffer_engine::mvcc::check::check;
 use coffer_engine::mvcc::hash::HashScan;
 use coffer_engine::mvcc::range::{Scan, Slice};
+use coffer_engine::mvcc::relocate::Relocation;
 use coffer_engine::mvcc::{Event, KeyRange, Mvcc};
 use coffer_engine::store::HashKv;
 use std::fmt::Debug;
@@ -101,6 +102,23 @@ impl Pair {
         let reached: Vec<_> = reached.pages().collect();
         let used = self.mvcc.pages().used();
         assert!(reached == used, "reached {reached:?}\nused {used:?}");
+    }
+
+    /// Moves everything away from the places from `place` on, with commands between the steps of it; pages in use above.
+    pub(crate) fn relocate(&mut self, place: u32, budget: usize, between: &[Stamped]) -> usize {
+        self.mvcc.pages_mut().move_from(place);
+        let mut pass = Some(Relocation::default());
+        let mut between = between.iter();
+        while let Some(at) = pass {
+            pass = self.mvcc.relocate_step(at, budget).unwrap();
+            self.mvcc.pages_mut().publish();
+            self.check();
+            if let Some(stamped) = between.next() {
+                self.batch(std::slice::from_ref(stamped));
+            }
+        }
+        self.mvcc.pages_mut().move_from(u32::MAX);
+        self.mvcc.pages().used().iter().filter(|page| page.0 >= place).count()
     }
 
     pub(crate) fn compare_state(&self) {
