@@ -23,11 +23,13 @@ use super::grow::{Length, Need};
 use super::meta::{Meta, PlaceRef};
 use super::page::PAGE_BYTES;
 use super::root::Root;
+use super::scrub::Scrub;
 use super::writeout::WriteOut;
 use crate::Micros;
 use crate::disk::{Completion, Disk, FileId};
 use crate::error::Fault;
 use crate::wal::Space;
+use std::fmt;
 use std::path::PathBuf;
 
 /// Pages that one step prepares at most: well below a millisecond.
@@ -113,6 +115,12 @@ pub struct PagerStats {
     pub bytes_written: u64,
     /// Pages among them that were spilled.
     pub pages_spilled: u64,
+    /// Times that the scrub went through the whole file.
+    pub scrub_rounds: u64,
+    /// Pages it looked at.
+    pub scrub_pages: u64,
+    /// Damage it met, that of earlier rounds counted again.
+    pub scrub_damaged: u64,
     /// Length of the file in bytes.
     pub file_bytes: u64,
     /// Bytes of pages that wait in memory to be written.
@@ -138,6 +146,7 @@ pub(super) struct PageFile {
     waits_since: Option<Micros>,
     /// The end of the file may be cut, to be looked at then.
     pub(super) cut_at: Option<Micros>,
+    scrub: Scrub,
     pub(super) stats: PagerStats,
 }
 
@@ -163,6 +172,7 @@ impl PageFile {
             chosen_wal_bytes: 0,
             waits_since: None,
             cut_at: Some(now),
+            scrub: Scrub::new(options.path.clone(), options.scrub_bytes_per_s),
             stats: PagerStats::default(),
             options,
         }
@@ -213,6 +223,7 @@ impl PageFile {
         }
         self.cut(pager, disk, now);
         self.out.step(disk);
+        self.scrub.step(disk, &self.names, self.durable.tx, now);
         Ok(self.next(&published, budget, now))
     }
 
@@ -320,7 +331,7 @@ impl PageFile {
     fn next(&self, published: &Root, budget: usize, now: Micros) -> PagerNext {
         let interval = self.interval_end().filter(|_| published.tx > self.chosen_tx());
         let pause = self.checkpoint.as_ref().and_then(|_| self.out.resume_at(now));
-        let times = [interval, pause, self.length.wakeup(), self.cut_at];
+        let times = [interval, pause, self.length.wakeup(), self.cut_at, self.scrub.wakeup()];
         PagerNext { at_once: budget == 0, at: times.into_iter().flatten().filter(|at| *at > now).min() }
     }
 
@@ -334,6 +345,7 @@ impl PageFile {
     fn take_completion(&mut self, completion: Completion, now: Micros) -> Result<Option<Completion>, Fault> {
         let Some(completion) = self.out.complete(completion)? else { return Ok(None) };
         let Some(completion) = self.length.complete(completion, now)? else { return Ok(None) };
+        let Some(completion) = self.scrub.take_completion(completion) else { return Ok(None) };
         match &mut self.checkpoint {
             Some(checkpoint) => checkpoint.complete(completion, &self.options.path),
             None => Ok(Some(completion)),
@@ -343,6 +355,12 @@ impl PageFile {
     /// Whether an operation is under way.
     fn is_busy(&self) -> bool {
         self.out.busy() || self.length.busy() || self.checkpoint.is_some()
+    }
+}
+
+impl fmt::Debug for Pager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pager(transaction {} open, {:?})", self.open_tx(), self.durable())
     }
 }
 
@@ -398,7 +416,12 @@ impl Pager {
         self.file.as_ref().map_or(Space::Ample, |file| file.length.space())
     }
 
-    /// Whether an operation on the file is under way. A clean stop asks for a checkpoint and goes on until there is none.
+    /// The damage that the scrub met since the last call, the first 64 of it: for the log. The pages can be read by nobody.
+    pub fn take_scrub_faults(&mut self) -> Vec<Fault> {
+        self.file.as_mut().map_or_else(Vec::new, |file| file.scrub.take_faults())
+    }
+
+    /// Whether an operation on the file is under way, the scrub's left out. A clean stop asks for a checkpoint and goes on until there is none.
     pub fn is_busy(&self) -> bool {
         self.file.as_ref().is_some_and(PageFile::is_busy)
     }
@@ -411,6 +434,9 @@ impl Pager {
             bytes_written: file.out.bytes,
             file_bytes: file.length.limit() * PAGE_BYTES as u64,
             dirty_bytes: self.dirty_bytes(),
+            scrub_rounds: file.scrub.rounds,
+            scrub_pages: file.scrub.pages,
+            scrub_damaged: file.scrub.damaged,
             ..file.stats
         }
     }

@@ -15,6 +15,7 @@
 //! | `opening` | what the newest whole meta says |
 //! | [`offline`] | the file as it lies: an image taken, a check, a restore |
 //! | `file` | the open file as a state machine; `checkpoint`, `writeout`, `grow`: how a root becomes durable, how pages are written, how long the file is |
+//! | `scrub` | what is durable is read again and checked |
 //!
 //! Trees are built on two traits: [`Pages`] to read, [`PagesMut`] for the one writer.
 
@@ -38,6 +39,7 @@ mod relocate;
 mod retire;
 mod reuse;
 pub mod root;
+mod scrub;
 mod space;
 mod sync;
 #[cfg(test)]
@@ -57,7 +59,7 @@ pub use meta::FORMAT_NUMBER;
 pub use opening::PagerOpened;
 pub use places::{fixed_pages_below, spare_pages_below};
 pub use reader::{PagerReader, Pinned, ReadGuard};
-pub use writer::Pager;
+pub use writer::{HeldBack, Pager};
 use std::path::PathBuf;
 
 /// A page that could not be had: its bytes are damaged, or the disk refused them. Boxed, so that the way where all is

@@ -1,8 +1,8 @@
 //! Opening: what the newest whole meta says, and nothing else.
 //!
 //! ```text
-//! absent:  directory > file under another name > allocate > pages 0..8 > sync > rename > sync directory > open
-//! there:   sync > drop the cache > metas, past the cache > the newest whole one > directories > bitmap blocks > map
+//! absent:  directory > file under another name > allocate > pages 0..8 > sync > rename > open
+//! there:   sync > sync directory > drop the cache > metas, past the cache > the newest whole one > directories > bitmap blocks > map
 //! ```
 //! A new file has its name only when it is whole and durable, so a file of that name without a whole meta is damage, never
 //! an unfinished beginning.
@@ -57,7 +57,7 @@ pub struct PagerOpened {
 pub(super) struct Found {
     pub(super) meta: Meta,
     pub(super) blocks: Vec<PlaceRef>,
-    pub(super) used: Vec<Box<[u8; BITMAP_BYTES]>>,
+    pub(super) used: Vec<[u8; BITMAP_BYTES]>,
     pub(super) metas_damaged: Vec<(u64, String)>,
 }
 
@@ -84,6 +84,8 @@ impl Pager {
             }
         };
         run_named(disk, "sync", &path, Op::Sync { file })?;
+        // a killed process may have renamed it and not come to this
+        sync_dir(disk, &path)?;
         run_named(disk, "drop from the cache", &path, Op::DropCache { file })?;
         let found = read_all(disk, &path, &options.owner, bytes)?;
         restore_copies(disk, &path, file, &found)?;
@@ -147,7 +149,7 @@ fn open_file(disk: &mut dyn Disk, path: &Path, cached: bool) -> Result<Option<(F
 /// Makes the file of an empty store.
 fn create(disk: &mut dyn Disk, options: &PagerOptions) -> Result<(), Fault> {
     let path = unfinished_path(&options.path);
-    let dir = options.path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    let dir = dir_of(&path);
     run_named(disk, "create", &dir, Op::CreateDir { dir: dir.clone() })?;
     let opened =
         run_named(disk, "create", &path, Op::Open { path: path.clone(), create: true, cached: true })?;
@@ -158,7 +160,18 @@ fn create(disk: &mut dyn Disk, options: &PagerOptions) -> Result<(), Fault> {
     run_named(disk, "write", &path, Op::Write { file, offset: 0, buf: first_pages(options.owner) })?;
     run_named(disk, "sync", &path, Op::Sync { file })?;
     run_named(disk, "close", &path, Op::Close { file })?;
-    run_named(disk, "rename", &path, Op::Rename { from: path.clone(), to: options.path.clone() })?;
+    run_named(disk, "rename", &path, Op::Rename { from: path.clone(), to: options.path.clone() }).map(drop)
+}
+
+fn dir_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn sync_dir(disk: &mut dyn Disk, path: &Path) -> Result<(), Fault> {
+    let dir = dir_of(path);
     run_named(disk, "sync", &dir, Op::SyncDir { dir: dir.clone() }).map(drop)
 }
 
@@ -340,14 +353,14 @@ fn read_blocks(
     path: &Path,
     file: FileId,
     blocks: &[PlaceRef],
-) -> Result<Vec<Box<[u8; BITMAP_BYTES]>>, Fault> {
+) -> Result<Vec<[u8; BITMAP_BYTES]>, Fault> {
     let places: Vec<PageId> = blocks.iter().map(|named| named.place).collect();
     let pages = read_pages(disk, path, file, &places)?;
     let mut used = Vec::with_capacity(pages.len());
     for (number, (page, named)) in pages.iter().zip(blocks).enumerate() {
         let checked = Which::Block(number as u32).check(page, named);
         checked.map_err(|wrong| not_named(path, named.place, &wrong))?;
-        let mut bits = Box::new([0; BITMAP_BYTES]);
+        let mut bits = [0; BITMAP_BYTES];
         bits.copy_from_slice(block_bits(page));
         used.push(bits);
     }
@@ -366,7 +379,7 @@ fn check_used(
     path: &Path,
     meta: &Meta,
     blocks: &[PlaceRef],
-    used: &[Box<[u8; BITMAP_BYTES]>],
+    used: &[[u8; BITMAP_BYTES]],
 ) -> Result<(), Fault> {
     let mut count = 0;
     for (region, (bits, named)) in used.iter().zip(blocks).enumerate() {

@@ -1,27 +1,20 @@
 //! Which pages of the file are used, which can be given out.
 //!
-//! ```text
-//! region 0      0..4 metas   4, 5 its bitmap   6, 7 directory   pages ...
-//! region b      b*32,000: its bitmap, twice    pages ...                    directory, twice, behind it if 254 divides b
-//! ```
 //! Two bits for each page: *used* (the open transaction reaches it; a checkpoint persists these) and *busy* (used, or
 //! still within reach of a reader or of a durable root, or being written). A page is given out when it is not busy, the
 //! lowest first, so that the file's tail empties by itself.
 //!
-//! Invariants: used pages are busy; reserved pages are always both.
+//! Invariants: used pages are busy; the fixed places (`places.rs`) are always both.
 
 use super::page::PageId;
+use super::places::{DIRECTORY_BLOCKS, FIRST_PAGE, PAGES_MAX, fixed_pages, is_fixed};
 
 /// Pages of a region: as many as a bitmap page has bits.
 pub(super) const REGION_PAGES: u32 = 32_000;
 /// Bytes of a region's bitmap.
 pub(super) const BITMAP_BYTES: usize = REGION_PAGES as usize / 8;
-/// Regions whose bitmaps one directory names.
-pub(super) const DIRECTORY_REGIONS: u32 = 254;
-/// Reserved pages of the first region: metas, bitmap and directory.
-const FIRST_RESERVED: u32 = 8;
-/// The longest run, in pages: it must lie between two regions' reserved pages.
-pub(super) const RUN_PAGES_MAX: u32 = REGION_PAGES - FIRST_RESERVED;
+/// The longest run, in pages: it must lie between the fixed places of two regions.
+pub(super) const RUN_PAGES_MAX: u32 = REGION_PAGES - FIRST_PAGE;
 /// Words of a region's bitmap.
 const WORDS: usize = REGION_PAGES as usize / 64;
 /// Words that are looked at for a run before it goes to the end.
@@ -42,30 +35,21 @@ struct Region {
 /// All regions there are.
 pub(super) struct Space {
     regions: Vec<Region>,
-    /// Used pages, without the reserved ones.
+    /// Used pages, without the fixed places.
     used: u64,
-    /// The highest used page that is not reserved, plus one; at least the first region's reserved pages.
+    /// The highest used page that is no fixed place, plus one; at least [`FIRST_PAGE`].
     end: u32,
     /// No page below it can be given out.
     hint: u32,
     moving_from: Option<PageId>,
 }
 
-/// Reserved pages at a region's begin.
-fn reserved(region: u32) -> u32 {
-    match region {
-        0 => FIRST_RESERVED,
-        _ if region.is_multiple_of(DIRECTORY_REGIONS) => 4,
-        _ => 2,
-    }
-}
-
 impl Region {
     fn new(number: u32) -> Region {
         let mut used: Bits = Box::new([0; WORDS]);
-        let reserved = reserved(number);
-        used[0] = (1 << reserved) - 1;
-        Region { busy: used.clone(), used, used_count: reserved, busy_count: reserved, changed: true }
+        let fixed = fixed_pages(number);
+        used[0] = (1 << fixed) - 1;
+        Region { busy: used.clone(), used, used_count: fixed, busy_count: fixed, changed: true }
     }
 
     /// From the bits that a checkpoint left.
@@ -106,37 +90,30 @@ fn place(id: PageId) -> (usize, usize, u64) {
 impl Space {
     /// An empty file's.
     pub(super) fn new() -> Space {
-        Space {
-            regions: vec![Region::new(0)],
-            used: 0,
-            end: FIRST_RESERVED,
-            hint: FIRST_RESERVED,
-            moving_from: None,
-        }
+        Space { regions: vec![Region::new(0)], used: 0, end: FIRST_PAGE, hint: FIRST_PAGE, moving_from: None }
     }
 
     /// From the bitmaps that a checkpoint left, region by region.
-    pub(super) fn from_bitmaps(bitmaps: &[Box<[u8; BITMAP_BYTES]>]) -> Space {
+    pub(super) fn from_bitmaps(bitmaps: &[[u8; BITMAP_BYTES]]) -> Space {
         let regions = bitmaps.iter().enumerate();
         let mut regions: Vec<Region> =
             regions.map(|(at, bits)| Region::from_bitmap(at as u32, bits)).collect();
         if regions.is_empty() {
             regions.push(Region::new(0));
         }
-        let reserved_pages: u64 = (0..regions.len() as u32).map(|region| u64::from(reserved(region))).sum();
-        let used: u64 =
-            regions.iter().map(|region| u64::from(region.used_count)).sum::<u64>() - reserved_pages;
+        let fixed: u64 = (0..regions.len() as u32).map(|region| u64::from(fixed_pages(region))).sum();
+        let used: u64 = regions.iter().map(|region| u64::from(region.used_count)).sum::<u64>() - fixed;
         let end = regions.len() as u32 * REGION_PAGES;
-        let mut space = Space { regions, used, end, hint: FIRST_RESERVED, moving_from: None };
+        let mut space = Space { regions, used, end, hint: FIRST_PAGE, moving_from: None };
         space.lower_end();
         space
     }
 
-    /// Pages in use, the reserved ones of the regions that have any counted.
+    /// Pages in use, the fixed places of the regions that have any counted.
     pub(super) fn pages_used(&self) -> u64 {
         let last = (self.end - 1) / REGION_PAGES;
-        let reserved = FIRST_RESERVED + last * 2 + last / DIRECTORY_REGIONS * 2;
-        self.used + u64::from(reserved)
+        let fixed = FIRST_PAGE + last * 2 + last / DIRECTORY_BLOCKS * 2;
+        self.used + u64::from(fixed)
     }
 
     /// The highest page in use, plus one.
@@ -147,10 +124,9 @@ impl Space {
     /// The highest page that is in use or waits to be free, plus one.
     pub(super) fn busy_end(&self) -> u32 {
         let busy = self.regions.iter().enumerate().rev();
-        let mut busy = busy.filter(|(at, region)| region.busy_count > reserved(*at as u32));
-        busy.next().map_or(FIRST_RESERVED, |(at, region)| {
-            at as u32 * REGION_PAGES + Region::highest(&region.busy) + 1
-        })
+        let mut busy = busy.filter(|(at, region)| region.busy_count > fixed_pages(*at as u32));
+        busy.next()
+            .map_or(FIRST_PAGE, |(at, region)| at as u32 * REGION_PAGES + Region::highest(&region.busy) + 1)
     }
 
     /// Pages below the end that may be given out at once.
@@ -196,10 +172,10 @@ impl Space {
     /// The open transaction reaches a page no more; it stays busy.
     ///
     /// # Panics
-    /// It is not in use, or reserved.
+    /// It is not in use, or a fixed place.
     pub(super) fn drop_used(&mut self, id: PageId) {
         let (at, word, bit) = place(id);
-        assert!(id.0 % REGION_PAGES >= reserved(at as u32), "page {id} is reserved");
+        assert!(!is_fixed(id), "page {id} is a fixed place");
         let region = &mut self.regions[at];
         assert!(region.used[word] & bit != 0, "page {id} is freed twice");
         region.used[word] &= !bit;
@@ -275,8 +251,8 @@ impl Space {
     /// Finds the end anew, downwards from where it was.
     fn lower_end(&mut self) {
         let last = (self.end - 1) / REGION_PAGES;
-        let inhabited = (0..=last).rev().find(|at| self.regions[*at as usize].used_count > reserved(*at));
-        self.end = inhabited.map_or(FIRST_RESERVED, |at| {
+        let inhabited = (0..=last).rev().find(|at| self.regions[*at as usize].used_count > fixed_pages(*at));
+        self.end = inhabited.map_or(FIRST_PAGE, |at| {
             at * REGION_PAGES + Region::highest(&self.regions[at as usize].used) + 1
         });
     }
@@ -305,7 +281,7 @@ impl Space {
             if REGION_PAGES - region.busy_count < pages {
                 continue;
             }
-            // a region begins with reserved pages, so no stretch reaches into it from the one before
+            // a region begins with fixed places, so no stretch reaches into it from the one before
             if let Some(first) = stretch_in(&region.busy, pages) {
                 return Some(PageId(at as u32 * REGION_PAGES + first));
             }
@@ -324,12 +300,15 @@ impl Space {
         self.add_region()
     }
 
-    /// Adds a region; its first page that is not reserved.
+    /// Adds a region; its first page that is no fixed place.
     fn add_region(&mut self) -> PageId {
         let number = self.regions.len() as u32;
-        assert!(number < u32::MAX / REGION_PAGES, "16 TiB of pages");
+        assert!(
+            u64::from(number + 1) * u64::from(REGION_PAGES) <= PAGES_MAX,
+            "the file is as long as it can be"
+        );
         self.regions.push(Region::new(number));
-        PageId(number * REGION_PAGES + reserved(number))
+        PageId(number * REGION_PAGES + fixed_pages(number))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct FileParts {
     /// The root of its newest meta, durable.
     pub(super) root: Root,
     /// The bitmaps of used pages that the meta names, region by region from the first.
-    pub(super) used: Vec<Box<[u8; BITMAP_BYTES]>>,
+    pub(super) used: Vec<[u8; BITMAP_BYTES]>,
 }
 
 /// The root that a checkpoint makes durable, and what it has to write for it.

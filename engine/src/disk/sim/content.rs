@@ -34,7 +34,7 @@ impl Content {
             self.blocks.resize_with(blocks, || Arc::clone(&zeros));
         }
         self.blocks.truncate(blocks);
-        if len < self.len && len % BLOCK_BYTES != 0 {
+        if len < self.len && !len.is_multiple_of(BLOCK_BYTES) {
             Arc::make_mut(&mut self.blocks[blocks - 1])[len % BLOCK_BYTES..].fill(0);
         }
         self.len = len;
