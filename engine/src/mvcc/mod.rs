@@ -25,6 +25,7 @@
 //! | `state` | the whole logical state, to compare |
 //! | [`relocate`] | moves what stands in the end of the file toward its head |
 //! | [`check`] | every rule below, against all that is there |
+//! | `fuzz` | what a fuzzer runs: the store on a disk that fails and crashes, beside the model (feature `sim`) |
 //!
 //! Rules, checked by [`check::check`]:
 //! 1. A command that changes a key adds exactly one main revision; its changes are numbered by sub from 0, and every
@@ -47,6 +48,8 @@ mod cell;
 pub mod check;
 mod cluster;
 mod compact;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 pub mod hash;
 pub mod history;
 mod lease;
