@@ -253,8 +253,8 @@ impl Store {
     }
 
     /// Goes on with what makes published states durable: writes pages, checkpoints, grows and cuts the file, and moves pages
-    /// toward its head where it is mostly free. `wal_bytes` is how much log there is behind the last durable state. Of a store
-    /// in memory: nothing.
+    /// toward its head where it is mostly free. `wal_bytes` are the bytes of log that were written or replayed
+    /// since it was opened. Of a store in memory: nothing.
     ///
     /// # Errors
     /// The fault that stopped the page file, every time from then on; or one met while moving pages, after which this store
