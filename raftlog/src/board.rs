@@ -3,18 +3,23 @@
 //! One thread writes, any number read. A reader that meets a write under way, or finds that one happened while it
 //! read, reads again; it never holds the writer up.
 
+use crate::core::CheckpointBuckets;
 use crate::lease_clock::LeaseClock;
 use crate::node::{HistogramSnapshot, Status};
 use coffer_engine::Micros;
+use coffer_engine::store::StoreStats;
 use coffer_engine::wal::WalStats;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 const STATUS_WORDS: usize = 10;
 const CLOCK_WORDS: usize = 3;
-/// Buckets of the log's write durations, the one without a bound included.
+/// Buckets of durations, the one without a bound included.
 const BUCKETS: usize = 15;
 const WAL_WORDS: usize = BUCKETS + 3;
-const WORDS: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
+const PAGES_AT: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
+const PAGE_WORDS: usize = 8;
+const CHECKPOINTS_AT: usize = PAGES_AT + PAGE_WORDS;
+const WORDS: usize = CHECKPOINTS_AT + BUCKETS;
 /// Stands for a time or a limit that is not there.
 const NONE: u64 = u64::MAX;
 
@@ -32,7 +37,14 @@ impl Board {
     }
 
     /// Writes everything; called by the core thread alone.
-    pub(crate) fn write(&self, status: &Status, clock: LeaseClock, wal: &WalStats) {
+    pub(crate) fn write(
+        &self,
+        status: &Status,
+        clock: LeaseClock,
+        wal: &WalStats,
+        pages: &StoreStats,
+        checkpoints: &CheckpointBuckets,
+    ) {
         let (clock_ms, since, limit) = clock.parts();
         let head = [
             status.term,
@@ -52,10 +64,22 @@ impl Board {
             wal.writes,
             wal.write_us_sum,
         ];
+        let pages = [
+            pages.checkpoints,
+            pages.checkpoint_us_sum,
+            pages.checkpoint_us_max,
+            pages.pages_written,
+            pages.bytes_written,
+            pages.pages_spilled,
+            pages.file_bytes,
+            pages.dirty_bytes,
+        ];
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence + 1, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (word, value) in self.words.iter().zip(head.iter().chain(&wal.write_us_buckets)) {
+        for (word, value) in
+            self.words.iter().zip(head.iter().chain(&wal.write_us_buckets).chain(&pages).chain(checkpoints))
+        {
             word.store(*value, Ordering::Relaxed);
         }
         self.sequence.store(sequence + 2, Ordering::Release);
@@ -104,21 +128,46 @@ impl Board {
 
     pub(crate) fn wal_sync_seconds(&self) -> HistogramSnapshot {
         let words = self.read();
-        let buckets = &words[STATUS_WORDS + CLOCK_WORDS + 3..];
-        let mut below = 0;
-        let cumulative = buckets[..BUCKETS - 1]
-            .iter()
-            .map(|count| {
-                below += count;
-                below
-            })
-            .collect();
-        HistogramSnapshot {
-            bounds: (0..BUCKETS - 1).map(|nth| 0.001 * f64::from(1u32 << nth)).collect(),
-            cumulative,
-            sum: words[15] as f64 / 1e6,
-            count: buckets.iter().sum(),
+        histogram(&words[STATUS_WORDS + CLOCK_WORDS + 3..PAGES_AT], words[15])
+    }
+
+    pub(crate) fn checkpoint_seconds(&self) -> HistogramSnapshot {
+        let words = self.read();
+        histogram(&words[CHECKPOINTS_AT..], words[PAGES_AT + 1])
+    }
+
+    pub(crate) fn page_stats(&self) -> StoreStats {
+        let words = self.read();
+        let word = |at: usize| words[PAGES_AT + at];
+        StoreStats {
+            checkpoints: word(0),
+            checkpoint_us_sum: word(1),
+            checkpoint_us_max: word(2),
+            pages_written: word(3),
+            bytes_written: word(4),
+            pages_spilled: word(5),
+            file_bytes: word(6),
+            dirty_bytes: word(7),
+            ..StoreStats::default()
         }
+    }
+}
+
+/// A histogram of counts in buckets of 1 ms doubling each time.
+fn histogram(buckets: &[u64], sum_us: u64) -> HistogramSnapshot {
+    let mut below = 0;
+    let cumulative = buckets[..BUCKETS - 1]
+        .iter()
+        .map(|count| {
+            below += count;
+            below
+        })
+        .collect();
+    HistogramSnapshot {
+        bounds: (0..BUCKETS - 1).map(|nth| 0.001 * f64::from(1u32 << nth)).collect(),
+        cumulative,
+        sum: sum_us as f64 / 1e6,
+        count: buckets.iter().sum(),
     }
 }
 
@@ -144,8 +193,22 @@ mod tests {
         wal.write_us_buckets[0] = 1;
         wal.write_us_buckets[1] = 1;
         wal.write_us_buckets[14] = 1;
-        board.write(&status, clock, &wal);
+        let pages = StoreStats {
+            checkpoints: 2,
+            checkpoint_us_sum: 30_000,
+            dirty_bytes: 8_192,
+            ..StoreStats::default()
+        };
+        let mut checkpoints = CheckpointBuckets::default();
+        checkpoints[4] = 2;
+        board.write(&status, clock, &wal, &pages, &checkpoints);
         assert_eq!(board.status(), status);
+        assert_eq!(board.page_stats(), pages);
+        let histogram = board.checkpoint_seconds();
+        assert_eq!(
+            (histogram.count, histogram.sum, histogram.cumulative[3..5].to_vec()),
+            (2, 0.03, vec![0, 2])
+        );
         assert_eq!(board.lease_clock_ms(9_000_000), 500);
         assert_eq!(board.wal_bytes_written(), 4096);
         let histogram = board.wal_sync_seconds();
@@ -153,7 +216,7 @@ mod tests {
         assert_eq!(histogram.cumulative[..3], [1, 2, 2]);
         assert_eq!(histogram.bounds.len(), 14);
         clock.set_running(true, 1_000_000);
-        board.write(&status, clock, &wal);
+        board.write(&status, clock, &wal, &pages, &checkpoints);
         assert_eq!(board.lease_clock_ms(1_250_000), 750);
     }
 
@@ -162,7 +225,9 @@ mod tests {
         let board = Board::new();
         let write = |n: u64| {
             let status = Status { term: n, commit: n, leases_expired: n, ..Status::default() };
-            board.write(&status, LeaseClock::standing_at(n), &WalStats::default());
+            let clock = LeaseClock::standing_at(n);
+            let buckets = CheckpointBuckets::default();
+            board.write(&status, clock, &WalStats::default(), &StoreStats::default(), &buckets);
         };
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..2)

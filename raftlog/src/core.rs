@@ -13,7 +13,8 @@
 //!
 //! Order of a step: what became durable is told to raft and releases messages; then, with everything that waits
 //! proposed at once, one Ready makes one batch for the log; its write starts; and only then, while it is out, is a
-//! slice of committed entries applied. Nothing is answered before it is committed, durable here and published.
+//! slice of committed entries applied. Nothing is answered before it is committed, durable here and published. Last comes
+//! what the page file has to do, a bounded amount; when a checkpoint is durable the log is told, and what is behind it may go.
 
 use crate::applier::{self, SLICE_ENTRIES_MAX};
 use crate::driver::{Driver, DriverOptions, Standing};
@@ -31,7 +32,7 @@ use bytes::Bytes;
 use coffer_engine::Micros;
 use coffer_engine::command::{Command, Reply};
 use coffer_engine::disk::{Completion, Disk};
-use coffer_engine::store::{Store, StoreReader};
+use coffer_engine::store::{Durable, Store, StoreNext, StoreReader, StoreStats};
 use coffer_engine::wal::{HardState, NewBatch, Space, Wal};
 use raft::eraftpb::Entry;
 use std::collections::VecDeque;
@@ -65,7 +66,14 @@ pub struct CoreOptions {
     pub mailboxes: usize,
     /// Bytes that must wait before a round is proposed although a write is out already.
     pub second_write_bytes: u64,
+    /// Bytes of pages that may wait to be written; beyond that no requests are taken up while they are being written.
+    pub dirty_bytes: u64,
+    /// Applied entries that the log keeps for followers when a checkpoint holds them; alone it keeps none.
+    pub catchup_entries: u64,
 }
+
+/// Durations of checkpoints: bucket `i` counts those of at most 1 ms x 2^i (not cumulative), the last one all longer ones.
+pub type CheckpointBuckets = [u64; 15];
 
 /// What a step wants done by whoever runs it.
 #[derive(Debug, Default)]
@@ -115,6 +123,12 @@ pub struct Core {
     lease_deadline_ms: Option<u64>,
     leases_expired: u64,
     compacting: bool,
+    /// The newest checkpoint that the log was told of.
+    checkpoint: Durable,
+    /// Bytes of log that were replayed when it was opened.
+    replayed_bytes: u64,
+    page_stats: StoreStats,
+    checkpoint_us_buckets: CheckpointBuckets,
     next_tick: Micros,
     was: Standing,
     leader_known: u64,
@@ -130,7 +144,7 @@ impl Core {
     /// # Errors
     /// [`Error::Unusable`] if raft refuses its configuration; a fault of the store.
     pub fn new(recovered: Recovered, options: CoreOptions, now: Micros) -> Result<Core, Error> {
-        let Recovered { wal, store, view, .. } = recovered;
+        let Recovered { wal, store, view, replayed, .. } = recovered;
         let driver = Driver::new(view, options.driver.clone())?;
         let mut core = Core {
             slots: Slots::default(),
@@ -146,6 +160,10 @@ impl Core {
             lease_deadline_ms: store.next_lease_deadline_ms()?,
             leases_expired: 0,
             compacting: true,
+            checkpoint: Durable::default(),
+            replayed_bytes: replayed.bytes,
+            page_stats: store.stats(),
+            checkpoint_us_buckets: CheckpointBuckets::default(),
             next_tick: now + options.heartbeat_us,
             was: Standing::default(),
             leader_known: 0,
@@ -159,6 +177,7 @@ impl Core {
             store,
         };
         core.note_standing(now);
+        core.note_checkpoint();
         Ok(core)
     }
 
@@ -170,6 +189,26 @@ impl Core {
     /// The log.
     pub fn wal(&self) -> &Wal {
         &self.wal
+    }
+
+    /// Counters of the page file, as of the last step.
+    pub fn page_stats(&self) -> StoreStats {
+        self.page_stats
+    }
+
+    /// How long checkpoints took.
+    pub fn checkpoint_us_buckets(&self) -> &CheckpointBuckets {
+        &self.checkpoint_us_buckets
+    }
+
+    /// The newest checkpoint: what it holds need not be in the log.
+    pub fn checkpoint(&self) -> Durable {
+        self.checkpoint
+    }
+
+    /// Asks for a checkpoint, soon.
+    pub fn request_checkpoint(&mut self) {
+        self.store.request_checkpoint();
     }
 
     /// raft.
@@ -184,7 +223,7 @@ impl Core {
 
     /// Bytes that must wait before a round is proposed although a write is out.
     pub fn second_write_bytes(&self) -> u64 {
-        self.options.second_write_bytes
+        if self.waits_for_pages() { u64::MAX } else { self.options.second_write_bytes }
     }
 
     /// Messages from other members that were refused.
@@ -201,7 +240,7 @@ impl Core {
             commit: standing.commit,
             applied: self.driver.view().applied(),
             last: standing.last,
-            no_space: self.wal.space() == Space::Reserve,
+            no_space: self.space() == Space::Reserve,
             leader_changes: self.leader_changes,
             proposals_failed: self.slots.failed() + self.turned_away,
             proposals_pending: (self.slots.len() + self.requests.len()) as u64,
@@ -219,7 +258,8 @@ impl Core {
 
     /// Takes a completion of the disk.
     pub fn complete(&mut self, completion: Completion, now: Micros) {
-        if let Some(stranger) = self.wal.complete(completion, now) {
+        let stranger = self.wal.complete(completion, now);
+        if let Some(stranger) = stranger.and_then(|completion| self.store.complete(completion, now)) {
             tracing::error!(token = stranger.token.0, "a completion belongs to nobody");
         }
     }
@@ -247,8 +287,26 @@ impl Core {
     /// Whether requests would be taken up now: nothing is being written, or enough waits (`queued_bytes`) to start a
     /// second write beside the first, or the first has been out for twice its usual time. Until then they gather.
     pub fn takes_requests(&self, queued_bytes: u64, now: Micros) -> bool {
+        if self.waits_for_pages() {
+            return false;
+        }
         self.gathers_until().is_none_or(|until| now >= until)
             || (queued_bytes >= self.options.second_write_bytes && self.batches_out.len() < 2)
+    }
+
+    /// Whether so much waits to be written to the page file that more would only fill the memory. Its writes end, and then
+    /// there is room; where they cannot, because the disk is full, this is not what holds requests up.
+    fn waits_for_pages(&self) -> bool {
+        let waits = self.page_stats.dirty_bytes > self.options.dirty_bytes / 8 * 9;
+        waits && self.store.is_busy() && self.store.space() == Space::Ample
+    }
+
+    /// The less of what log and page file have.
+    fn space(&self) -> Space {
+        match (self.wal.space(), self.store.space()) {
+            (Space::Ample, Space::Ample) => Space::Ample,
+            _ => Space::Reserve,
+        }
     }
 
     /// Until when requests gather if no write completes before; `None` if they do not.
@@ -299,8 +357,39 @@ impl Core {
         if self.compacting && self.to_apply.is_empty() {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
         }
+        let pages = self.step_pages(disk, now)?;
         let at_once = readies || !self.to_apply.is_empty() || self.compacting || self.may_handle_ready();
-        Ok(Next { at_once, at: self.wake_at(now) })
+        let at = [self.wake_at(now), pages.at].into_iter().flatten().min();
+        Ok(Next { at_once: at_once || pages.at_once, at })
+    }
+
+    /// Lets the page file do its part, and tells the log what of it is durable.
+    fn step_pages(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<StoreNext, Error> {
+        let wal_bytes = self.replayed_bytes + self.wal.stats().bytes_written;
+        let next = self.store.step(disk, now, wal_bytes)?;
+        let before = std::mem::replace(&mut self.page_stats, self.store.stats());
+        if self.page_stats.checkpoints > before.checkpoints {
+            let took = self.page_stats.checkpoint_us_sum - before.checkpoint_us_sum;
+            let last = self.checkpoint_us_buckets.len() - 1;
+            let bucket = (0..last).find(|bucket| took <= 1_000 << bucket).unwrap_or(last);
+            self.checkpoint_us_buckets[bucket] += 1;
+            self.note_checkpoint();
+        }
+        Ok(next)
+    }
+
+    /// What a checkpoint holds may go from the log: all of it if this member is alone, else but for what followers may
+    /// need who have fallen behind.
+    fn note_checkpoint(&mut self) {
+        let durable = self.store.durable();
+        if durable.tx == self.checkpoint.tx {
+            return;
+        }
+        self.checkpoint = durable;
+        self.wal.set_checkpoint(durable.tx, durable.applied);
+        let alone = self.driver.standing().sole_voter;
+        let keep = if alone { 0 } else { self.options.catchup_entries };
+        self.wal.release(durable.applied.saturating_sub(keep));
     }
 
     fn take_durable(&mut self, now: Micros, messages: &mut Vec<Envelope>) {
@@ -348,7 +437,7 @@ impl Core {
             self.leader_changes += 1;
         }
         self.was = standing;
-        self.clock.set_running(standing.leads && self.wal.space() == Space::Ample, now);
+        self.clock.set_running(standing.leads && self.space() == Space::Ample, now);
     }
 
     /// Proposes all that waits in one step; whether anything was proposed.
@@ -360,7 +449,7 @@ impl Core {
         let standing = self.driver.standing();
         let mut round = Round::new(Door {
             stamp_ms: self.clock.now_ms(now),
-            reserve: self.wal.space() == Space::Reserve,
+            reserve: self.space() == Space::Reserve,
             room: LOG_BYTES_MAX.saturating_sub(self.driver.unapplied_bytes()),
             entry_bytes_max: self.wal.entry_bytes_max(),
         });
@@ -440,9 +529,7 @@ impl Core {
     }
 
     fn may_expire(&self) -> bool {
-        self.driver.leads_and_applied_own_term()
-            && self.wal.space() == Space::Ample
-            && self.slots.expiries() == 0
+        self.driver.leads_and_applied_own_term() && self.space() == Space::Ample && self.slots.expiries() == 0
     }
 
     /// One voter alone answers reads itself. Where there are more, a read needs a round among them; those rounds come
@@ -536,8 +623,6 @@ impl Core {
         }
         self.compacting |= slice.compacted;
         self.driver.applied(slice.published.applied);
-        // in memory nothing else holds the entries: once the state lies in a page file, what its newest durable root
-        // has applied may go from the log here
         self.clock.observe(self.store.lease_clock_ms(), now);
         self.leases_under_way.applied(slice.published.applied);
         self.clock.set_limit(self.leases_under_way.limit_ms(), now);
@@ -590,7 +675,8 @@ impl Core {
         self.wal.close();
     }
 
-    /// Goes on with the clean stop; whether it is done.
+    /// Goes on with the clean stop; whether it is done. The page file needs no checkpoint, the log has what it lacks; only
+    /// writes that are under way on it are waited for.
     ///
     /// # Errors
     /// The fault that stopped the log.

@@ -14,6 +14,8 @@ pub enum Error {
         first: u64,
         /// Last missing index.
         last: u64,
+        /// How that is known, in brackets, or nothing.
+        context: String,
     },
     /// The data belong to another cluster or member.
     WrongOwner(String),
@@ -25,9 +27,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Fault(fault) => fault.fmt(f),
-            Error::EntriesMissing { first, last } => write!(
+            Error::EntriesMissing { first, last, context } => write!(
                 f,
-                "the log lacks entries {first} to {last}, which were acknowledged: this member cannot go on without them"
+                "the log lacks entries {first} to {last}, which were acknowledged{context}: this member cannot go on \
+                 without them"
             ),
             Error::WrongOwner(text) | Error::Unusable(text) => f.write_str(text),
         }

@@ -16,7 +16,8 @@
 //! | [`applier`] | committed entries, in order, in slices, into the store |
 //! | [`slots`] | who waits for which entry |
 //! | [`lease_clock`] | the engine's lease clock, which the leader runs on |
-//! | [`recovery`] | what must hold before `RawNode` exists |
+//! | [`recovery`] | page file, then log: what must hold before `RawNode` exists |
+//! | `replay` | the log being read and applied |
 //! | `sim` (feature) | many members in one thread from one seed |
 //! | [`error`] | why a member did not start or could not go on |
 
@@ -30,6 +31,7 @@ pub mod node;
 pub mod proposal;
 pub mod ready;
 pub mod recovery;
+mod replay;
 mod round;
 mod shell;
 #[cfg(feature = "sim")]

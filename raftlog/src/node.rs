@@ -2,9 +2,10 @@
 
 use crate::error::Error;
 use crate::proposal::{Busy, Mailbox, ReplyTo, Request};
+use crate::recovery::Replayed;
 use crate::shell::{self, Running};
 use coffer_engine::command::Member;
-use coffer_engine::store::StoreReader;
+use coffer_engine::store::{StoreReader, StoreStats};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +25,10 @@ pub enum WalIo {
 /// What a member needs to start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The data directory (exists, locked by the caller).
-    pub data_dir: PathBuf,
     /// Where the log's segments lie.
     pub wal_dir: PathBuf,
+    /// The page file.
+    pub pages: PathBuf,
     /// This member.
     pub member_id: u64,
     /// Its cluster.
@@ -47,6 +48,12 @@ pub struct Options {
     /// Largest entry of the log in bytes: what the largest request admitted encodes to. A larger one is refused
     /// ([`Busy::TooManyRequests`]), so let it be comfortably above the server's own bound (512 KiB more will do).
     pub entry_bytes_max: u64,
+    /// Bytes of pages that may wait in memory to be written to the page file.
+    pub dirty_bytes: u64,
+    /// Applied entries after which a checkpoint begins; `None`: only bytes and time begin one.
+    pub snapshot_entries: Option<u64>,
+    /// Applied entries that the log keeps for followers when a checkpoint holds them; a sole voter keeps none.
+    pub catchup_entries: u64,
 }
 
 /// A member's handle; cheap to clone, usable from any thread.
@@ -103,7 +110,7 @@ pub struct HistogramSnapshot {
 }
 
 impl Node {
-    /// Opens the log, applies what is known committed, starts the core thread and returns once it runs.
+    /// Opens page file and log, applies what is known committed, starts the core thread and returns once it runs.
     ///
     /// `on_stop` is called from the core thread when it ends by itself (a fault), with the reason; everybody who
     /// waited has been answered [`Busy::Stopped`] by then.
@@ -158,6 +165,26 @@ impl Node {
     /// Durations of the log's durable writes, buckets of 0.001 s doubling 14 times.
     pub fn wal_sync_seconds(&self) -> HistogramSnapshot {
         self.running.shared().board.wal_sync_seconds()
+    }
+
+    /// How long checkpoints took, in buckets of 0.001 s doubling 14 times.
+    pub fn checkpoint_seconds(&self) -> HistogramSnapshot {
+        self.running.shared().board.checkpoint_seconds()
+    }
+
+    /// Counters of the page file.
+    pub fn page_stats(&self) -> StoreStats {
+        self.running.shared().board.page_stats()
+    }
+
+    /// What of the log was applied again at the start.
+    pub fn replayed(&self) -> Replayed {
+        self.running.shared().replayed
+    }
+
+    /// Asks for a checkpoint of what is applied, soon; [`StoreReader::durable_applied`] says when it is there.
+    pub fn request_checkpoint(&self) {
+        self.running.shared().request_checkpoint();
     }
 
     /// Bytes written to the log since the start.

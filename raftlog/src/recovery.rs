@@ -1,42 +1,49 @@
 //! What must hold before raft-rs's `RawNode` exists: it aborts the process on states that crashes and damage leave.
 //!
-//! While the log is read, batch by batch:
-//! 1. entries are contiguous; none replaces one that is known committed; terms do not run backwards;
-//! 2. everything known committed is applied as it comes, so that memory holds `(applied, last]` and what is kept for
-//!    followers, not the log;
+//! The page file is opened first, then the log behind it is read. While it is read, batch by batch:
+//! 1. it names no checkpoint newer than the page file: that one is lost, or an old one was put in its place;
+//! 2. it begins at the latest with the entry behind the page file's root; entries are contiguous; none replaces one that is
+//!    known committed; terms do not run backwards; at the root it has the entry that the page file applied;
+//! 3. everything known committed is applied as it comes, so that memory holds `(applied, last]` and what is kept for
+//!    followers, not the log; the page file is written meanwhile;
 //!
 //! and at its end:
-//! 3. commit = max(the log's, the store's applied index);
-//! 4. last >= commit, else acknowledged entries are gone: [`Error::EntriesMissing`] names them. (With peers such a
+//! 4. it ends no earlier than the page file, unless a checkpoint took the place of all its entries;
+//! 5. commit = max(the log's, the store's applied index);
+//! 6. last >= commit, else acknowledged entries are gone: [`Error::EntriesMissing`] names them. (With peers such a
 //!    member will fetch them before it votes again; alone it can only refuse.)
-//! 5. the cluster in the store is the one asked for, and this member is in it.
+//! 7. the cluster in the store is the one asked for, and this member is in it.
 //!
 //! A log that is new gets its first entry here, alike on every member: index 1, term 1, committed, the command that
 //! names the cluster and its members; so every log begins with a term and a configuration that raft-rs accepts.
+//!
+//! A log without a page file, of which no checkpoint ever let anything go, is applied as a whole into a new one.
 
-use crate::applier::{self, SLICE_BYTES_MAX, SLICE_ENTRIES_MAX};
 use crate::error::Error;
-use crate::storage::{BadAppend, LogView, entry_bytes, from_log_entry};
+use crate::storage::LogView;
 use coffer_engine::Micros;
 use coffer_engine::command::{Command, Member, Stamped};
-use coffer_engine::disk::{Completion, Disk};
+use coffer_engine::disk::{Disk, Done, Op};
 use coffer_engine::error::Fault;
-use coffer_engine::store::Store;
+use coffer_engine::store::{Store, StoreOpened, StoreOptions};
 use coffer_engine::wal::{
-    self, EntryKind, HardState, LogEntry, NewBatch, Opened, RecoveredBatch, Wal, WalOptions,
+    self, EntryKind, HardState, LogEntry, NewBatch, Opened, RecoveredBatch, SharedDisk, Wal, WalOptions,
 };
-use raft::eraftpb::Entry;
-use std::collections::VecDeque;
+use std::io;
 use std::path::Path;
 
-/// Whose log is opened, and how.
+pub use crate::replay::{Replay, Replayed};
+
+/// Whose log and page file are opened, and how.
 #[derive(Clone, Debug)]
 pub struct RecoveryOptions {
     /// The log.
     pub wal: WalOptions,
-    /// The cluster it must belong to.
+    /// The page file.
+    pub pages: StoreOptions,
+    /// The cluster they must belong to.
     pub cluster_id: u64,
-    /// The member it must belong to.
+    /// The member they must belong to.
     pub member_id: u64,
     /// The first members, for a log that is new.
     pub bootstrap: Vec<Member>,
@@ -44,7 +51,7 @@ pub struct RecoveryOptions {
     pub keep_bytes: u64,
 }
 
-/// The owner's mark in the log: cluster id, then member id.
+/// The owner's mark in log and page file: cluster id, then member id.
 pub fn owner(cluster_id: u64, member_id: u64) -> [u8; 16] {
     let mut owner = [0; 16];
     owner[..8].copy_from_slice(&cluster_id.to_be_bytes());
@@ -74,46 +81,156 @@ pub struct Recovered {
     pub view: LogView,
     /// How opening the log went.
     pub opened: Opened,
+    /// How opening the page file went.
+    pub pages: StoreOpened,
+    /// What of the log was applied again.
+    pub replayed: Replayed,
 }
 
-/// Opens the log and applies what is known committed.
+/// Opens page file and log and applies what is known committed. `clock` gives the time.
 ///
 /// # Errors
-/// A fault of the disk or the log, or whatever of the rules above does not hold.
-pub fn recover(disk: &mut dyn Disk, options: &RecoveryOptions, now: Micros) -> Result<Recovered, Error> {
-    let mut replay = Replay::new(Store::new(), options.keep_bytes);
-    let opened = Wal::open(disk, options.wal.clone(), now, &mut |batch| replay.visit(batch));
-    // what stopped the visit says more than the log's own error about it
-    if let Some(error) = replay.error.take() {
-        return Err(error);
+/// A fault of the disk, the page file or the log, or whatever of the rules above does not hold.
+pub fn recover(
+    disk: &mut dyn Disk,
+    options: &RecoveryOptions,
+    clock: &mut dyn FnMut() -> Micros,
+) -> Result<Recovered, Error> {
+    let begun = clock();
+    let (store, pages) = Store::open(disk, options.pages.clone(), begun)?;
+    for (offset, found) in &pages.metas_damaged {
+        let file = options.pages.path.display();
+        tracing::warn!(%file, offset, found, "a copy of a meta is not whole, the other one is used");
     }
-    let (mut wal, opened) = opened?;
+    let mut recovery =
+        Recovery { options, pages, replay: Replay::new(store, options.keep_bytes), stale: None };
+    let (wal, opened) = recovery.read_log(disk, clock)?;
     for (path, offset, bytes) in &opened.torn {
         tracing::warn!(file = %path.display(), offset, bytes, "an unfinished write was cut off the log");
     }
-    replay.hard_state = opened.hard_state.max_commit(replay.hard_state);
-    if replay.view.last() == 0 && replay.hard_state.commit == 0 {
-        let first = bootstrap_batch(options)?;
-        let sequence = wal.append(first.clone());
-        make_durable(disk, &mut wal, sequence, now)?;
-        replay
-            .visit(RecoveredBatch { hard_state: first.hard_state, entries: first.entries })
-            .map_err(|fault| replay.error.take().unwrap_or(Error::Fault(fault)))?;
-    }
-    let (store, view) = replay.finish()?;
-    check_owner(&store, options)?;
-    Ok(Recovered { wal, store, view, opened })
+    let mut recovered = recovery.end(disk, wal, opened, clock)?;
+    recovered.replayed.took_us = clock().saturating_sub(begun);
+    Ok(recovered)
 }
 
-trait MaxCommit {
-    fn max_commit(self, other: HardState) -> HardState;
+struct Recovery<'o> {
+    options: &'o RecoveryOptions,
+    pages: StoreOpened,
+    replay: Replay,
+    /// The log names a checkpoint that the page file does not have.
+    stale: Option<Fault>,
 }
 
-impl MaxCommit for HardState {
-    /// This term and vote with the higher commit index of both.
-    fn max_commit(self, other: HardState) -> HardState {
-        HardState { commit: self.commit.max(other.commit), ..self }
+impl Recovery<'_> {
+    fn read_log(
+        &mut self,
+        disk: &mut dyn Disk,
+        clock: &mut dyn FnMut() -> Micros,
+    ) -> Result<(Wal, Opened), Error> {
+        let mut shared = SharedDisk::new(disk);
+        let now = clock();
+        let opened = Wal::open_beside(&mut shared, self.options.wal.clone(), now, &mut |disk, batch| {
+            self.visit(disk, batch, clock)
+        });
+        let (stale, replay) = (self.stale.take(), &mut self.replay);
+        let named = opened.as_ref().map_or((0, 0), |(_, opened)| opened.checkpoint);
+        // what stopped the visit says more than the log's own error about it; and that the page file is old says more
+        // than what that leads to
+        if let Some(stale) = stale.or_else(|| is_stale(self.options, &self.pages, named)) {
+            return Err(self.without_new_file(&mut shared, stale.into()));
+        }
+        if replay.error().is_some() {
+            return Err(match std::mem::replace(replay, Replay::new(Store::new(), 0)).finish(0) {
+                Err(error) => error,
+                Ok(_) => Error::Fault(Fault::Stopped),
+            });
+        }
+        let (wal, opened) = opened?;
+        replay.know(opened.hard_state);
+        replay.keep_writing(&mut shared, u64::MAX, clock)?;
+        Ok((wal, opened))
     }
+
+    fn visit(
+        &mut self,
+        disk: &mut dyn Disk,
+        batch: RecoveredBatch,
+        clock: &mut dyn FnMut() -> Micros,
+    ) -> Result<(), Fault> {
+        self.stale = is_stale(self.options, &self.pages, batch.checkpoint);
+        if self.stale.is_some() {
+            return Err(Fault::Stopped);
+        }
+        match self.replay.visit(batch) {
+            Ok(()) => self.replay.keep_writing(disk, self.options.pages.dirty_bytes, clock),
+            // a later batch may tell that it is the page file that is not the right one
+            Err(_) if self.replay.begins_too_late() => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// A page file that was made for nothing goes, so that the right one can be put in its place.
+    fn without_new_file(&self, disk: &mut SharedDisk<'_>, error: Error) -> Error {
+        if self.pages.fresh
+            && let Err(error) = run(disk, Op::Remove { path: self.options.pages.path.clone() })
+        {
+            let file = self.options.pages.path.display();
+            tracing::warn!(%file, %error, "the new page file was not removed");
+        }
+        error
+    }
+
+    fn end(
+        mut self,
+        disk: &mut dyn Disk,
+        mut wal: Wal,
+        opened: Opened,
+        clock: &mut dyn FnMut() -> Micros,
+    ) -> Result<Recovered, Error> {
+        if self.replay.is_empty() {
+            let NewBatch { hard_state, entries } = bootstrap_batch(self.options)?;
+            let sequence = wal.append(NewBatch { hard_state, entries: entries.clone() });
+            make_durable(disk, &mut wal, self.replay.store(), sequence, clock)?;
+            let batch = RecoveredBatch { hard_state, entries, checkpoint: opened.checkpoint };
+            // why it is refused is said at the end
+            let _ = self.replay.visit(batch);
+        }
+        let replayed = self.replay.replayed();
+        let (store, view) = self.replay.finish(opened.checkpoint.1)?;
+        check_owner(&store, self.options)?;
+        Ok(Recovered { wal, store, view, opened, pages: self.pages, replayed })
+    }
+}
+
+/// Runs one operation to its end; nothing else counts any more.
+fn run(disk: &mut dyn Disk, op: Op) -> io::Result<Done> {
+    let token = disk.submit(op);
+    let mut completions = Vec::new();
+    loop {
+        disk.poll(&mut completions);
+        if let Some(own) = completions.drain(..).find(|completion| completion.token == token) {
+            return own.result;
+        }
+        disk.wait(None);
+    }
+}
+
+/// Why the page file is not the one that belongs to the log, if it is not: the log names a checkpoint that it lacks.
+fn is_stale(options: &RecoveryOptions, pages: &StoreOpened, named: (u64, u64)) -> Option<Fault> {
+    let (tx, applied) = named;
+    if tx <= pages.tx && applied <= pages.applied {
+        return None;
+    }
+    let found = if pages.fresh {
+        "no such file: it is lost".to_owned()
+    } else {
+        format!("an older one, with transaction {} and entry {}", pages.tx, pages.applied)
+    };
+    let log = options.wal.dir.display();
+    let expected = format!(
+        "a page file with transaction {tx} and entry {applied}, the checkpoint that the log in {log} names"
+    );
+    Some(Fault::Corrupt { path: options.pages.path.clone(), offset: 0, expected, found })
 }
 
 fn bootstrap_batch(options: &RecoveryOptions) -> Result<NewBatch, Error> {
@@ -148,146 +265,26 @@ fn check_owner(store: &Store, options: &RecoveryOptions) -> Result<(), Error> {
 }
 
 /// Waits until the log's batch `sequence` is durable.
-///
-/// # Errors
-/// The fault that stopped the log.
-pub fn make_durable(disk: &mut dyn Disk, wal: &mut Wal, sequence: u64, now: Micros) -> Result<(), Fault> {
-    let mut completions: Vec<Completion> = Vec::new();
+fn make_durable(
+    disk: &mut dyn Disk,
+    wal: &mut Wal,
+    store: &mut Store,
+    sequence: u64,
+    clock: &mut dyn FnMut() -> Micros,
+) -> Result<(), Fault> {
+    let mut completions = Vec::new();
     loop {
-        wal.step(disk, now)?;
+        wal.step(disk, clock())?;
         if wal.durable() >= sequence {
             return Ok(());
         }
         disk.wait(None);
         disk.poll(&mut completions);
+        let now = clock();
         for completion in completions.drain(..) {
-            wal.complete(completion, now);
+            let stranger = wal.complete(completion, now);
+            let stranger = stranger.and_then(|completion| store.complete(completion, now));
+            debug_assert!(stranger.is_none(), "a completion belongs to nobody: {stranger:?}");
         }
-    }
-}
-
-/// The log being read.
-pub struct Replay {
-    store: Store,
-    view: LogView,
-    hard_state: HardState,
-    /// Everything up to here was applied before the log was opened.
-    root: u64,
-    error: Option<Error>,
-}
-
-impl Replay {
-    /// Starts from a store that has applied what it has applied.
-    pub fn new(store: Store, keep_bytes: u64) -> Replay {
-        let position = store.reader().position();
-        let view = LogView::new(position.applied, position.applied_term, keep_bytes);
-        Replay { store, view, hard_state: HardState::default(), root: position.applied, error: None }
-    }
-
-    /// Takes the next batch of the log.
-    ///
-    /// # Errors
-    /// [`Fault::Stopped`]; why is said by [`Replay::finish`].
-    pub fn visit(&mut self, batch: RecoveredBatch) -> Result<(), Fault> {
-        if self.error.is_none() {
-            self.error = self.take(batch).err();
-        }
-        if self.error.is_some() { Err(Fault::Stopped) } else { Ok(()) }
-    }
-
-    /// The view so far.
-    pub fn view(&self) -> &LogView {
-        &self.view
-    }
-
-    fn take(&mut self, batch: RecoveredBatch) -> Result<(), Error> {
-        if batch.hard_state.term < self.hard_state.term {
-            return Err(Error::Unusable(format!(
-                "the log's term falls from {} to {}",
-                self.hard_state.term, batch.hard_state.term
-            )));
-        }
-        // what the batch calls committed may be its own entries: they are held against what was known before it
-        for entry in batch.entries {
-            self.append(from_log_entry(entry))?;
-        }
-        self.hard_state = batch.hard_state.max_commit(self.hard_state);
-        let known = self.hard_state.commit.min(self.view.last());
-        if known - self.view.applied() >= SLICE_ENTRIES_MAX as u64
-            || self.view.unapplied_bytes() >= SLICE_BYTES_MAX
-        {
-            self.apply_to(known)?;
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, entry: Entry) -> Result<(), Error> {
-        let (index, term) = (entry.index, entry.term);
-        if index <= self.root {
-            return Ok(());
-        }
-        if index <= self.hard_state.commit && self.view.term_at(index).is_some_and(|there| there != term) {
-            return Err(Error::Unusable(format!("the log replaces entry {index}, which was committed")));
-        }
-        let before = self.view.term_at(index - 1);
-        if before.is_some_and(|before| before > term) {
-            return Err(Error::Unusable(format!(
-                "the term of entry {index} is below that of the one before it"
-            )));
-        }
-        match self.view.append(entry) {
-            Ok(()) => Ok(()),
-            Err(BadAppend::Gap { first, last }) => Err(Error::EntriesMissing { first, last }),
-            Err(BadAppend::Applied { index, .. }) if self.view.term_at(index) == Some(term) => Ok(()),
-            Err(BadAppend::Applied { index, .. }) => {
-                Err(Error::Unusable(format!("the log replaces entry {index}, which was committed")))
-            }
-        }
-    }
-
-    fn apply_to(&mut self, index: u64) -> Result<(), Error> {
-        let mut queue = VecDeque::new();
-        while self.view.applied() < index {
-            let mut bytes = 0;
-            let mut at = self.view.applied() + 1;
-            while at <= index && queue.len() < SLICE_ENTRIES_MAX && bytes < SLICE_BYTES_MAX {
-                let Some(entry) = self.view.entry(at) else { break };
-                bytes += entry_bytes(entry);
-                queue.push_back(entry.clone());
-                at += 1;
-            }
-            while applier::apply_slice(&mut self.store, &mut queue, &mut |_, _, _| {})?.is_some() {}
-            self.view.set_applied(at - 1);
-        }
-        Ok(())
-    }
-
-    /// Ends the reading: checks what must hold and applies the rest of what is known committed.
-    ///
-    /// # Errors
-    /// See the head of this file.
-    pub fn finish(mut self) -> Result<(Store, LogView), Error> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        let commit = self.hard_state.commit.max(self.root);
-        if self.view.last() < commit {
-            return Err(Error::EntriesMissing { first: self.view.last() + 1, last: commit });
-        }
-        self.apply_to(commit)?;
-        let conf = applier::to_raft_conf_state(&self.store.conf_state());
-        if conf.voters.is_empty() {
-            return Err(Error::Unusable("the log names no member that votes".into()));
-        }
-        let last_term = self.view.term_at(self.view.last()).unwrap_or(0);
-        let hard_state = HardState { commit, ..self.hard_state };
-        if last_term > hard_state.term {
-            return Err(Error::Unusable(format!(
-                "the log's last entry is of term {last_term}, its newest term is {}",
-                hard_state.term
-            )));
-        }
-        self.view.set_initial_state(hard_state, conf);
-        Ok((self.store, self.view))
     }
 }

@@ -24,12 +24,12 @@ use crate::driver::DriverOptions;
 use crate::error::Error;
 use crate::node::{Options, WalIo};
 use crate::proposal::{Busy, Mailbox, Outcome, Post, Request, request_bytes};
-use crate::recovery::{self, RecoveryOptions};
+use crate::recovery::{self, RecoveryOptions, Replayed};
 use crate::transport::{NoPeers, Transport};
 use coffer_engine::Micros;
 use coffer_engine::disk::{self, Completion, Disk, DiskIo, Waker};
 use coffer_engine::error::Fault;
-use coffer_engine::store::StoreReader;
+use coffer_engine::store::{StoreOptions, StoreReader};
 use coffer_engine::wal::WalOptions;
 use crossbeam::queue::ArrayQueue;
 use parking_lot::Mutex;
@@ -59,12 +59,14 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// Whether a linearizable read may look at once.
     reads_at_once: AtomicBool,
+    checkpoint_wanted: AtomicBool,
     mailboxes: Vec<Arc<dyn Mailbox>>,
     waker: Waker,
     origin: Instant,
     pub(crate) board: Board,
     pub(crate) reader: StoreReader,
     pub(crate) io_description: String,
+    pub(crate) replayed: Replayed,
 }
 
 impl Shared {
@@ -101,6 +103,13 @@ impl Shared {
             self.waker.wake();
         }
         Ok(())
+    }
+
+    /// Asks the core thread for a checkpoint.
+    pub(crate) fn request_checkpoint(&self) {
+        if !self.checkpoint_wanted.swap(true, Ordering::SeqCst) {
+            self.waker.wake();
+        }
     }
 
     fn take(&self) -> Option<(Request, u64)> {
@@ -141,7 +150,8 @@ impl Shared {
     }
 
     fn publish(&self, core: &Core) {
-        self.board.write(&core.status(), core.lease_clock(), core.wal().stats());
+        let (wal, pages) = (core.wal().stats(), core.page_stats());
+        self.board.write(&core.status(), core.lease_clock(), wal, &pages, core.checkpoint_us_buckets());
         self.reads_at_once.store(core.reads_at_once(), Ordering::Release);
     }
 }
@@ -237,12 +247,21 @@ impl Shell {
         let second_write_bytes = wal.second_write_bytes;
         let recovery = RecoveryOptions {
             wal,
+            pages: StoreOptions {
+                dirty_bytes: options.dirty_bytes,
+                snapshot_entries: options.snapshot_entries,
+                ..StoreOptions::new(
+                    options.pages.clone(),
+                    recovery::owner(options.cluster_id, options.member_id),
+                )
+            },
             cluster_id: options.cluster_id,
             member_id: options.member_id,
             bootstrap: options.bootstrap.clone(),
             keep_bytes: KEEP_BYTES_ALONE,
         };
-        let recovered = recovery::recover(disk.as_mut(), &recovery, since(origin))?;
+        let recovered = recovery::recover(disk.as_mut(), &recovery, &mut || since(origin))?;
+        let replayed = recovered.replayed;
         let core_options = CoreOptions {
             driver: DriverOptions {
                 member_id: options.member_id,
@@ -254,6 +273,8 @@ impl Shell {
             heartbeat_us: u64::try_from(options.heartbeat.as_micros()).unwrap_or(u64::MAX).max(1_000),
             mailboxes: mailboxes.len(),
             second_write_bytes,
+            dirty_bytes: options.dirty_bytes,
+            catchup_entries: options.catchup_entries,
         };
         let core = Core::new(recovered, core_options, since(origin))?;
         if !core.driver().standing().sole_voter {
@@ -266,12 +287,14 @@ impl Shell {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             reads_at_once: AtomicBool::new(false),
+            checkpoint_wanted: AtomicBool::new(false),
             mailboxes,
             waker: disk.waker(),
             origin,
             board: Board::new(),
             reader: core.reader(),
             io_description: disk.describe(),
+            replayed,
         });
         shared.publish(&core);
         Ok(Shell { disk, core, shared, transport: Box::new(NoPeers) })
@@ -310,6 +333,9 @@ impl Shell {
                 return End::Asked;
             }
             self.take_requests(now);
+            if self.shared.checkpoint_wanted.swap(false, Ordering::SeqCst) {
+                self.core.request_checkpoint();
+            }
             let stepped = self.core.step(self.disk.as_mut(), now, &mut out);
             out.messages.drain(..).for_each(|envelope| self.transport.send(envelope));
             // the board first: whoever has an answer finds the state that it tells of

@@ -290,6 +290,8 @@ pub struct Config {
     pub wal_segment_bytes_min: u64,
     /// Segments double up to this many bytes.
     pub wal_segment_bytes_max: u64,
+    /// Bytes of changed pages that may wait in memory.
+    pub dirty_bytes: u64,
     /// Client connections beyond this many are closed at once, so that descriptors for the log remain.
     pub client_connections_max: usize,
     /// Requests one serving thread lets wait for the core thread; more are told "too many requests".

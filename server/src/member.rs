@@ -43,6 +43,9 @@ use tokio::sync::watch;
 
 /// Added to the largest request to get the largest entry of the log: our encoding and etcd's differ a little.
 const ENTRY_OVERHEAD_BYTES: u64 = 512 * 1024;
+/// From this value of `--snapshot-count` on (etcd's default) only bytes and time begin checkpoints: at full speed it would
+/// mean several a second.
+const SNAPSHOT_COUNT_EFFECTIVE_BELOW: u64 = 10_000;
 /// Pause between two attempts to tell the cluster who this is.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
 
@@ -187,7 +190,7 @@ fn start_log(
         })
         .collect();
     let options = Options {
-        data_dir: directory.path().to_owned(),
+        pages: directory.page_file(),
         wal_dir: directory.wal_path().to_owned(),
         member_id: own,
         cluster_id,
@@ -198,6 +201,9 @@ fn start_log(
         wal_io: config.wal_io,
         segment_bytes: (config.wal_segment_bytes_min, config.wal_segment_bytes_max),
         entry_bytes_max: (config.max_request_bytes as u64).saturating_add(ENTRY_OVERHEAD_BYTES),
+        dirty_bytes: config.dirty_bytes,
+        snapshot_entries: Some(config.snapshot_count).filter(|count| *count < SNAPSHOT_COUNT_EFFECTIVE_BELOW),
+        catchup_entries: config.snapshot_catchup_entries,
     };
     let began = Instant::now();
     let posted = boxes.iter().map(|each| Arc::clone(each) as Arc<dyn proposal::Mailbox>).collect();
@@ -207,8 +213,10 @@ fn start_log(
         "cluster-id" = %format_args!("{cluster_id:x}"),
         "wal-io" = %node.wal_io_description(),
         revision = node.reader().position().revision,
+        "entries-replayed" = node.replayed().entries,
+        "bytes-replayed" = node.replayed().bytes,
         took = ?began.elapsed(),
-        "opened the log"
+        "opened page file and log"
     );
     let shared = Arc::new(Shared {
         metrics: Arc::new(Metrics::new(&config)),

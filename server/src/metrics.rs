@@ -24,8 +24,9 @@ pub use series::{Count, Histogram, Level};
 
 use crate::config::{Config, FeatureGate, MetricsLevel};
 use coffer_engine::command::AlarmMember;
-use coffer_engine::store::{Position, Sizes};
+use coffer_engine::store::{Position, Sizes, StoreStats};
 use coffer_raftlog::node::{HistogramSnapshot, Status};
+use coffer_raftlog::recovery::Replayed;
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -50,6 +51,12 @@ pub struct Observation {
     pub wal_sync_seconds: HistogramSnapshot,
     /// Bytes written to the log.
     pub wal_bytes_written: u64,
+    /// Durations of checkpoints.
+    pub checkpoint_seconds: HistogramSnapshot,
+    /// Counters of the page file.
+    pub pages: StoreStats,
+    /// What of the log was applied again at the start.
+    pub replayed: Replayed,
 }
 
 /// Whoever can be asked for an [`Observation`]: the member, or a test.

@@ -161,6 +161,8 @@ pub struct RecoveredBatch {
     pub hard_state: HardState,
     /// Its entries.
     pub entries: Vec<LogEntry>,
+    /// The newest checkpoint named so far, by this batch or before it: see [`Opened::checkpoint`].
+    pub checkpoint: (u64, u64),
 }
 
 /// How opening ended.

@@ -509,7 +509,8 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         self.found.batches += 1;
-        (self.visit)(self.disk, RecoveredBatch { hard_state: head.hard_state, entries })
+        let checkpoint = self.found.checkpoint;
+        (self.visit)(self.disk, RecoveredBatch { hard_state: head.hard_state, entries, checkpoint })
     }
 
     /// Checkpoints only become newer.

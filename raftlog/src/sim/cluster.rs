@@ -12,6 +12,7 @@ use coffer_engine::command::Member;
 use coffer_engine::disk::sim::SimDisk;
 use coffer_engine::disk::sim::rng::Rng;
 use coffer_engine::disk::{Completion, Disk};
+use coffer_engine::store::{StoreOptions, StoreStats};
 use coffer_engine::wal::WalOptions;
 use std::path::PathBuf;
 
@@ -35,6 +36,12 @@ pub struct ClusterOptions {
     pub network: NetworkOptions,
     /// Smallest and largest segment of the logs.
     pub segment_bytes: (u64, u64),
+    /// Bytes of pages that may wait to be written.
+    pub dirty_bytes: u64,
+    /// Applied entries after which a checkpoint begins.
+    pub snapshot_entries: Option<u64>,
+    /// Applied entries that the logs keep for followers.
+    pub catchup_entries: u64,
 }
 
 impl ClusterOptions {
@@ -47,6 +54,9 @@ impl ClusterOptions {
             election_ticks: 10,
             network: NetworkOptions::default(),
             segment_bytes: (32 << 10, 256 << 10),
+            dirty_bytes: 256 << 20,
+            snapshot_entries: None,
+            catchup_entries: 5_000,
         }
     }
 }
@@ -83,6 +93,22 @@ struct Seat {
     touched: bool,
     requests: Vec<Request>,
     starts: u64,
+    /// Counters of the page file and segments recycled in this life.
+    pages: StoreStats,
+    recycled: u64,
+}
+
+/// What all members' page files and logs did in all their lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageWork {
+    /// Checkpoints done.
+    pub checkpoints: u64,
+    /// Pages spilled.
+    pub spilled: u64,
+    /// Segments of the log recycled.
+    pub recycled: u64,
+    /// Starts from a page file that had applied something.
+    pub from_pages: u64,
 }
 
 /// The cluster.
@@ -97,6 +123,7 @@ pub struct Cluster {
     rng: Rng,
     trace: u64,
     crashes: u64,
+    page_work: PageWork,
     lossy: bool,
 }
 
@@ -116,6 +143,8 @@ impl Cluster {
                 touched: false,
                 requests: Vec::new(),
                 starts: 0,
+                pages: StoreStats::default(),
+                recycled: 0,
             })
             .collect();
         let mut cluster = Cluster {
@@ -128,6 +157,7 @@ impl Cluster {
             rng,
             trace: 0,
             crashes: 0,
+            page_work: PageWork::default(),
             lossy: options.members > 1,
             options,
         };
@@ -166,6 +196,11 @@ impl Cluster {
     /// Crashes so far.
     pub fn crashes(&self) -> u64 {
         self.crashes
+    }
+
+    /// What page files and logs did so far.
+    pub fn page_work(&self) -> PageWork {
+        self.page_work
     }
 
     /// A number that depends on everything that happened.
@@ -223,7 +258,13 @@ impl Cluster {
         let bootstrap = (1..=self.options.members)
             .map(|id| Member { id, name: format!("m{id}"), ..Member::default() })
             .collect();
-        RecoveryOptions { wal, cluster_id: CLUSTER_ID, member_id: seat.id, bootstrap, keep_bytes: 16 << 20 }
+        let pages = StoreOptions {
+            dirty_bytes: self.options.dirty_bytes,
+            snapshot_entries: self.options.snapshot_entries,
+            ..StoreOptions::new(PathBuf::from("/pages"), owner)
+        };
+        let keep_bytes = if self.options.members == 1 { 0 } else { 16 << 20 };
+        RecoveryOptions { wal, pages, cluster_id: CLUSTER_ID, member_id: seat.id, bootstrap, keep_bytes }
     }
 
     /// Starts a member that does not run. Opening its log takes simulated time on its own disk; gives when it is ready.
@@ -244,14 +285,20 @@ impl Cluster {
             heartbeat_us: self.options.heartbeat_us,
             mailboxes: 1,
             second_write_bytes: recovery.wal.second_write_bytes,
+            dirty_bytes: recovery.pages.dirty_bytes,
+            catchup_entries: self.options.catchup_entries,
         };
         let seat = self.seat_mut(id);
         seat.disk.set_now(now);
-        let recovered = recovery::recover(&mut seat.disk, &recovery, now)?;
+        let clock = seat.disk.clone();
+        let recovered = recovery::recover(&mut seat.disk, &recovery, &mut || clock.now())?;
+        let from_pages = u64::from(recovered.pages.applied > 0);
         let ready_at = seat.disk.now().max(now);
         let core = Core::new(recovered, core_options, ready_at)?;
         seat.starts += 1;
         seat.wake_at = Some(ready_at);
+        (seat.pages, seat.recycled) = (StoreStats::default(), 0);
+        self.page_work.from_pages += from_pages;
         self.checker.started(id, &core, now);
         self.seat_mut(id).core = Some(core);
         Ok(ready_at)
@@ -387,6 +434,12 @@ impl Cluster {
         if let Some(core) = &self.seats[at].core {
             self.checker.stepped(id, core)?;
             let status = core.status();
+            let (pages, recycled) = (core.page_stats(), core.wal().stats().segments_recycled);
+            let seat = &mut self.seats[at];
+            self.page_work.checkpoints += pages.checkpoints - seat.pages.checkpoints;
+            self.page_work.spilled += pages.pages_spilled - seat.pages.pages_spilled;
+            self.page_work.recycled += recycled - seat.recycled;
+            (seat.pages, seat.recycled) = (pages, recycled);
             self.note(mix(status.applied) ^ status.commit ^ status.term << 32);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! A whole run from a seed: clients that put, members that crash and come back, ways that are cut; then everything is
 //! mended and what the clients were told is held against what the members have.
 
-use super::cluster::{Cluster, ClusterOptions, Crash};
+use super::cluster::{Cluster, ClusterOptions, Crash, PageWork};
 use crate::driver::mix;
 use crate::error::Error;
 use crate::proposal::{Busy, Outcome, ReplyTo, Request};
@@ -48,7 +48,13 @@ impl WorkloadOptions {
     /// Three members and a thousand commands.
     pub fn three_members(seed: u64) -> WorkloadOptions {
         WorkloadOptions {
-            cluster: ClusterOptions { heartbeat_us: 20_000, ..ClusterOptions::new(seed, 3) },
+            cluster: ClusterOptions {
+                heartbeat_us: 20_000,
+                // some members have to spill between two checkpoints
+                dirty_bytes: if seed.is_multiple_of(2) { 64 << 10 } else { 1 << 20 },
+                snapshot_entries: Some(50),
+                ..ClusterOptions::new(seed, 3)
+            },
             acknowledged: 1_000,
             crashes: 0,
             clients: 8,
@@ -63,8 +69,13 @@ impl WorkloadOptions {
     /// One member that crashes all the time.
     pub fn one_member(seed: u64) -> WorkloadOptions {
         WorkloadOptions {
-            // each start adds a segment, and each start reads them all
-            cluster: ClusterOptions { segment_bytes: (32 << 10, 32 << 10), ..ClusterOptions::new(seed, 1) },
+            cluster: ClusterOptions {
+                // each start adds a segment
+                segment_bytes: (32 << 10, 32 << 10),
+                dirty_bytes: if seed.is_multiple_of(2) { 64 << 10 } else { 1 << 20 },
+                snapshot_entries: Some(8),
+                ..ClusterOptions::new(seed, 1)
+            },
             acknowledged: 100,
             crashes: 60,
             clients: 8,
@@ -96,10 +107,30 @@ pub struct Report {
     pub messages: (u64, u64),
     /// Applied indexes at which two members were compared.
     pub compared: u64,
+    /// What page files and logs did.
+    pub page_work: PageWork,
     /// Simulated time in microseconds.
     pub simulated_us: Micros,
     /// A number that depends on everything that happened.
     pub trace: u64,
+}
+
+impl Report {
+    /// Adds another run's numbers.
+    pub fn add(&mut self, other: &Report) {
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.entries += other.entries;
+        self.crashes += other.crashes;
+        self.leaders += other.leaders;
+        self.messages = (self.messages.0 + other.messages.0, self.messages.1 + other.messages.1);
+        self.compared += other.compared;
+        self.page_work.checkpoints += other.page_work.checkpoints;
+        self.page_work.spilled += other.page_work.spilled;
+        self.page_work.recycled += other.page_work.recycled;
+        self.page_work.from_pages += other.page_work.from_pages;
+        self.simulated_us += other.simulated_us;
+    }
 }
 
 impl fmt::Display for Report {
@@ -107,7 +138,8 @@ impl fmt::Display for Report {
         write!(
             f,
             "seed {}: {} acknowledged, {} unknown, {} entries, {} crashes, {} leaders, {} messages ({} lost), \
-             {} comparisons, {}.{:03} s simulated, trace {:016x}",
+             {} comparisons, {} checkpoints, {} pages spilled, {} segments recycled, {} starts from a page file, \
+             {}.{:03} s simulated, trace {:016x}",
             self.seed,
             self.acknowledged,
             self.unknown,
@@ -117,6 +149,10 @@ impl fmt::Display for Report {
             self.messages.0,
             self.messages.1,
             self.compared,
+            self.page_work.checkpoints,
+            self.page_work.spilled,
+            self.page_work.recycled,
+            self.page_work.from_pages,
             self.simulated_us / 1_000_000,
             self.simulated_us / 1_000 % 1_000,
             self.trace
@@ -383,6 +419,7 @@ impl Run {
             leaders: self.cluster.checker().leaders(),
             messages,
             compared: self.cluster.checker().compared(),
+            page_work: self.cluster.page_work(),
             simulated_us: self.cluster.now(),
             trace: self.cluster.trace(),
         }

@@ -23,15 +23,11 @@ fn three_members_elect_a_leader_and_commit_a_thousand_entries_through_crashes_an
         }
         assert!(report.acknowledged >= 1_000);
         println!("{report}");
-        all.acknowledged += report.acknowledged;
-        all.unknown += report.unknown;
-        all.entries += report.entries;
-        all.crashes += report.crashes;
-        all.leaders += report.leaders;
-        all.messages = (all.messages.0 + report.messages.0, all.messages.1 + report.messages.1);
-        all.compared += report.compared;
-        all.simulated_us += report.simulated_us;
+        all.add(&report);
     }
     println!("{seeds} seeds in all: {all}");
     assert!(only.is_some() || all.crashes > seeds && all.leaders as u64 > seeds, "the faults did not happen");
+    let work = all.page_work;
+    let enough = work.checkpoints > 10 * seeds && work.spilled > seeds && work.from_pages > seeds;
+    assert!(only.is_some() || enough, "the page files were not at work: {work:?}");
 }

@@ -38,7 +38,7 @@ impl Box_ {
 
 fn options(dir: &Path) -> Options {
     Options {
-        data_dir: dir.into(),
+        pages: dir.join("pages"),
         wal_dir: dir.join("wal"),
         member_id: 0x11,
         cluster_id: 0x22,
@@ -49,6 +49,9 @@ fn options(dir: &Path) -> Options {
         wal_io: WalIo::Auto,
         segment_bytes: (1 << 20, 4 << 20),
         entry_bytes_max: 2 << 20,
+        dirty_bytes: 64 << 20,
+        snapshot_entries: None,
+        catchup_entries: 5_000,
     }
 }
 

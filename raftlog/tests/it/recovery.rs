@@ -26,7 +26,7 @@ fn first() -> RecoveredBatch {
 }
 
 fn batch((term, vote, commit): (u64, u64, u64), entries: Vec<LogEntry>) -> RecoveredBatch {
-    RecoveredBatch { hard_state: HardState { term, vote, commit }, entries }
+    RecoveredBatch { hard_state: HardState { term, vote, commit }, entries, checkpoint: (0, 0) }
 }
 
 fn replay(batches: Vec<RecoveredBatch>) -> Result<(Store, LogView), Error> {
@@ -36,7 +36,7 @@ fn replay(batches: Vec<RecoveredBatch>) -> Result<(Store, LogView), Error> {
             break;
         }
     }
-    replay.finish()
+    replay.finish(0)
 }
 
 fn error(batches: Vec<RecoveredBatch>) -> Error {
@@ -83,20 +83,20 @@ fn a_batch_may_replace_an_entry_and_say_that_the_new_one_is_committed() {
 #[test]
 fn a_log_that_ends_before_its_commit_index_names_the_missing_entries() {
     let lost = error(vec![first(), batch((2, 1, 7), vec![write(2, 2)])]);
-    assert!(matches!(lost, Error::EntriesMissing { first: 3, last: 7 }), "{lost}");
+    assert!(matches!(lost, Error::EntriesMissing { first: 3, last: 7, .. }), "{lost}");
     assert!(lost.to_string().contains("entries 3 to 7"), "{lost}");
 }
 
 #[test]
 fn a_gap_in_the_log_names_the_missing_entries() {
     let lost = error(vec![first(), batch((2, 1, 1), vec![write(2, 2)]), batch((2, 1, 2), vec![write(5, 2)])]);
-    assert!(matches!(lost, Error::EntriesMissing { first: 3, last: 4 }), "{lost}");
+    assert!(matches!(lost, Error::EntriesMissing { first: 3, last: 4, .. }), "{lost}");
 }
 
 #[test]
 fn an_empty_log_that_says_something_was_committed_is_refused() {
     let lost = error(vec![batch((3, 1, 9), vec![])]);
-    assert!(matches!(lost, Error::EntriesMissing { first: 1, last: 9 }), "{lost}");
+    assert!(matches!(lost, Error::EntriesMissing { first: 1, last: 9, .. }), "{lost}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn memory_holds_what_is_not_applied_and_not_the_log() {
         replay.visit(batch((2, 1, index - 1), vec![write(index, 2)])).unwrap();
         assert!(replay.view().last() - replay.view().base() <= 600, "the view keeps what is applied");
     }
-    let (store, _) = replay.finish().unwrap();
+    let (store, _) = replay.finish(0).unwrap();
     assert_eq!(store.applied(), 19_998);
 }
 
@@ -160,5 +160,5 @@ fn the_visit_ends_at_the_first_wrong_batch() {
     let mut replay = Replay::new(Store::new(), 0);
     let wrong = replay.visit(batch((1, 0, 1), vec![entry(4, 1, Bytes::new().to_vec())]));
     assert!(matches!(wrong, Err(Fault::Stopped)));
-    assert!(matches!(replay.finish(), Err(Error::EntriesMissing { first: 1, last: 3 })));
+    assert!(matches!(replay.finish(0), Err(Error::EntriesMissing { first: 1, last: 3, .. })));
 }

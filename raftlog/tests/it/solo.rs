@@ -4,29 +4,33 @@ use crate::support::{Solo, long, put};
 use coffer_engine::command::{Command, DeleteRangeRequest, Member, RangeRequest};
 use coffer_engine::disk::sim::Failure;
 use coffer_engine::mvcc::KeyRange;
+use coffer_engine::store::StoreOptions;
 use coffer_engine::wal::WalOptions;
 use coffer_raftlog::proposal::{Busy, Outcome, Request};
 use coffer_raftlog::recovery::{RecoveryOptions, owner, recover};
 use coffer_raftlog::sim::cluster::{Answer, CLUSTER_ID, Crash};
-use coffer_raftlog::sim::workload::{WorkloadOptions, run};
+use coffer_raftlog::sim::workload::{Report, WorkloadOptions, run};
 
 #[test]
 fn a_member_that_crashes_all_the_time_loses_nothing_it_acknowledged() {
-    let (mut crashes, mut acknowledged) = (0, 0);
+    let mut all = Report::default();
     for seed in 0..if long() { 100 } else { 6 } {
         let report = run(&WorkloadOptions::one_member(seed)).unwrap_or_else(|wrong| panic!("{wrong}"));
-        crashes += report.crashes;
-        acknowledged += report.acknowledged;
+        all.add(&report);
     }
-    println!("{crashes} crashes, {acknowledged} puts acknowledged, none lost");
-    assert!(crashes >= 300 && acknowledged >= 600);
+    println!("{all}: none lost");
+    assert!(all.crashes >= 300 && all.acknowledged >= 600);
+    let work = all.page_work;
+    assert!(work.checkpoints > 100 && work.recycled > 50 && work.from_pages > 100, "{work:?}");
 }
 
 #[test]
 fn a_member_with_nothing_to_do_sleeps_without_a_timeout_and_writes_nothing() {
     let mut solo = Solo::new(1);
     solo.done(put("a", "1"));
-    solo.run(100_000);
+    // the last thing it does is the checkpoint that a change of some age begins
+    solo.run(61_000_000);
+    assert_eq!(solo.core().checkpoint().applied, solo.core().status().applied);
     assert_eq!(solo.cluster.next_event(), None, "something wakes an idle member");
     let (ops, written) = (solo.cluster.disk(1).ops(), solo.core().wal().stats().bytes_written);
     solo.run(3_600_000_000);
@@ -183,6 +187,7 @@ fn compaction_is_carried_out_between_applies() {
     solo.run(100_000);
     let position = solo.core().reader().position();
     assert_eq!((position.compacted, position.compaction_done), (revision, revision));
+    solo.run(61_000_000);
     assert_eq!(solo.cluster.next_event(), None);
 }
 
@@ -211,13 +216,14 @@ fn a_log_of_another_cluster_or_member_is_refused() {
     for (cluster_id, member_id) in [(CLUSTER_ID + 1, 1), (CLUSTER_ID, 2)] {
         let options = RecoveryOptions {
             wal: WalOptions::new("/wal".into(), owner(cluster_id, member_id), 1),
+            pages: StoreOptions::new("/pages".into(), owner(cluster_id, member_id)),
             cluster_id,
             member_id,
             bootstrap: vec![Member { id: member_id, ..Member::default() }],
             keep_bytes: 0,
         };
-        let now = disk.now();
-        assert!(recover(&mut disk, &options, now).is_err());
+        let clock = disk.clone();
+        assert!(recover(&mut disk, &options, &mut || clock.now()).is_err());
     }
     solo.cluster.start(1).unwrap();
 }

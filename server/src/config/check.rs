@@ -27,6 +27,9 @@ const BLOCK_BYTES: u64 = 4_096;
 /// Largest segment: offsets in a segment have 32 bits.
 const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// Least memory for changed pages: a few batches must fit.
+const DIRTY_BYTES_MIN: u64 = 1024 * 1024;
+
 /// Where the settings came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -110,6 +113,7 @@ pub(super) fn config(mut settings: Settings, origin: Origin) -> Result<Config, F
         wal_io: wal_io(&settings),
         wal_segment_bytes_min,
         wal_segment_bytes_max,
+        dirty_bytes: dirty_bytes(&settings)?,
         client_connections_max: at_least_one(&settings, "client-connections-max")?,
         requests_in_flight_max: at_least_one(&settings, "requests-in-flight-max")?,
         watchers_per_stream_max: at_least_one(&settings, "watchers-per-stream-max")?,
@@ -141,6 +145,15 @@ fn at_least_one(settings: &Settings, name: &str) -> Result<usize, Failure> {
     match count(settings, name) {
         0 => Err(unfit(format!("--{name} must be >0"))),
         value => Ok(value),
+    }
+}
+
+fn dirty_bytes(settings: &Settings) -> Result<u64, Failure> {
+    match settings.unsigned("dirty-bytes") {
+        bytes if bytes < DIRTY_BYTES_MIN => {
+            Err(unfit(format!("--dirty-bytes must be at least {DIRTY_BYTES_MIN}")))
+        }
+        bytes => Ok(bytes),
     }
 }
 

@@ -14,7 +14,7 @@ use super::flags::{Effect, Experimental, Flag, Group, Kind};
 const UINT: Kind = Unsigned(u64::MAX);
 
 const NO_BACKEND: &str = "coffer has no bbolt backend";
-const NO_SNAPSHOTS: &str = "the store's state is in memory and the log only grows in this version";
+const NO_FILES: &str = "the page file holds one state, and the log's segments are used again once a checkpoint holds what is in them";
 const ONE_MEMBER: &str = "a cluster has one member in this version";
 const NO_TLS: &str = "TLS is not supported in this version, and serving without it what was meant to be served with it would be unsafe";
 const NO_TLS_EFFECT: &str = "TLS is not supported in this version";
@@ -47,7 +47,7 @@ pub(super) const FLAGS: &[Flag] = &[
         UINT,
         "10000",
         Member,
-        Warned(NO_SNAPSHOTS),
+        Effective,
         "Applied entries after which a checkpoint is due; from 10000 on, bytes and time decide.",
     ),
     flag("heartbeat-interval", UINT, "100", Member, Effective, "Time between heartbeats, in milliseconds."),
@@ -84,8 +84,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "URLs to listen on for clients: gRPC, and HTTP unless --listen-client-http-urls is given.",
     ),
     flag("listen-client-http-urls", Urls, "", Member, Effective, "URLs to listen on for HTTP alone."),
-    flag("max-snapshots", UINT, "5", Member, Warned(NO_SNAPSHOTS), "Snapshot files to keep."),
-    flag("max-wals", UINT, "5", Member, Warned(NO_SNAPSHOTS), "Log files to keep."),
+    flag("max-snapshots", UINT, "5", Member, Warned(NO_FILES), "Snapshot files to keep."),
+    flag("max-wals", UINT, "5", Member, Warned(NO_FILES), "Log files to keep."),
     flag(
         "memory-mlock",
         Bool,
@@ -622,7 +622,7 @@ pub(super) const FLAGS: &[Flag] = &[
         UINT,
         "0",
         Features,
-        Warned("there is nothing to defragment in this version"),
+        Warned("pages move and the file is cut while the member runs, there is nothing to do at the start"),
         "Defragment at the start if it frees this much.",
     ),
     flag("max-learners", Signed, "1", Features, Warned(ONE_MEMBER), "Most learners."),
@@ -639,7 +639,7 @@ pub(super) const FLAGS: &[Flag] = &[
         UINT,
         "5000",
         Features,
-        Warned(NO_SNAPSHOTS),
+        Warned(ONE_MEMBER),
         "Entries kept in the log for followers that are behind.",
     ),
     flag(
@@ -689,6 +689,14 @@ pub(super) const FLAGS: &[Flag] = &[
         Coffer,
         Effective,
         "Size up to which segments double, a multiple of 4096.",
+    ),
+    flag(
+        "dirty-bytes",
+        UINT,
+        "268435456",
+        Coffer,
+        Effective,
+        "Changed pages that may wait in memory to be written to the page file, in bytes; at least 1048576.",
     ),
     flag(
         "client-connections-max",

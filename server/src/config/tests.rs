@@ -289,7 +289,7 @@ fn what_has_no_effect_and_harms_nobody_is_warned_about() {
             "--unsafe-no-fsync",
             "--unsafe-no-fsync has no effect: coffer does not acknowledge what is not durable",
         ),
-        ("--snapshot-count=50", "--snapshot-count has no effect"),
+        ("--max-wals=6", "--max-wals has no effect"),
         ("--memory-mlock", "--memory-mlock has no effect"),
         ("--experimental-memory-mlock", "--memory-mlock has no effect"),
         ("--experimental-memory-mlock", "--experimental-memory-mlock is an older name"),

@@ -3,6 +3,7 @@
 //! ```text
 //! <data-dir>/        0700
 //!   lock             held as long as a process uses the directory
+//!   pages            the page file
 //!   wal/             0700, the log's segments (or wherever --wal-dir says)
 //! ```
 //!
@@ -95,6 +96,11 @@ impl DataDirectory {
     /// Whether no member has ever run on it.
     pub fn is_fresh(&self) -> bool {
         self.fresh
+    }
+
+    /// The page file.
+    pub fn page_file(&self) -> PathBuf {
+        self.path.join(PAGE_FILE_NAME)
     }
 
     /// Where the log's segments lie.

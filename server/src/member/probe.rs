@@ -32,6 +32,9 @@ impl Source for ThreadProbe {
             alarms: shared.reader().alarms(),
             wal_sync_seconds: shared.node.wal_sync_seconds(),
             wal_bytes_written: shared.node.wal_bytes_written(),
+            checkpoint_seconds: shared.node.checkpoint_seconds(),
+            pages: shared.node.page_stats(),
+            replayed: shared.node.replayed(),
         }
     }
 }

@@ -48,6 +48,7 @@ pub(super) fn render(metrics: &Metrics, now: &Observation) -> String {
     health(&mut page, metrics);
     agreement(&mut page, now);
     store(&mut page, now);
+    page_file(&mut page, now);
     identity(&mut page, metrics, now);
     constants::add(&mut page);
     process::add(&mut page);
@@ -270,6 +271,50 @@ fn store(page: &mut Page, now: &Observation) {
         &[],
         signed(now.position.compacted),
     );
+}
+
+fn page_file(page: &mut Page, now: &Observation) {
+    let took = &now.checkpoint_seconds;
+    let bounded = took.bounds.iter().copied().zip(took.cumulative.iter().copied());
+    let help = "Time of a checkpoint of the page file.";
+    page.histogram("etcd_disk_backend_commit_duration_seconds", help, &[], bounded, took.sum, took.count);
+    let pages = &now.pages;
+    page.counter("coffer_pages_written_total", "Pages written to the page file.", &[], pages.pages_written);
+    page.counter(
+        "coffer_pages_spilled_total",
+        "Pages among them that were written before a checkpoint, for want of memory.",
+        &[],
+        pages.pages_spilled,
+    );
+    page.counter(
+        "coffer_page_bytes_written_total",
+        "Bytes written to the page file.",
+        &[],
+        pages.bytes_written,
+    );
+    let gauges = [
+        ("coffer_dirty_bytes", "Bytes of changed pages that wait to be written.", whole(pages.dirty_bytes)),
+        ("coffer_page_file_bytes", "Length of the page file.", whole(pages.file_bytes)),
+        (
+            "coffer_checkpoint_longest_seconds",
+            "The longest checkpoint so far.",
+            whole(pages.checkpoint_us_max) / 1e6,
+        ),
+        (
+            "coffer_replayed_entries",
+            "Entries of the log applied again at the start.",
+            whole(now.replayed.entries),
+        ),
+        ("coffer_replayed_bytes", "Bytes of them.", whole(now.replayed.bytes)),
+        (
+            "coffer_open_seconds",
+            "Time that opening page file and log took at the start.",
+            whole(now.replayed.took_us) / 1e6,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        page.gauge(name, help, &[], value);
+    }
 }
 
 fn identity(page: &mut Page, metrics: &Metrics, now: &Observation) {

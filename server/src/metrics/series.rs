@@ -118,6 +118,8 @@ macro_rules! histograms {
 histograms! {
     LeaseTtl "etcd_debugging_lease_ttl_total" 1.0 24 "Seconds granted to leases.";
     HashKvSeconds "etcd_mvcc_hash_rev_duration_seconds" 0.01 15 "Time to hash the versions visible at a revision.";
+    HashSeconds "etcd_mvcc_hash_duration_seconds" 0.01 15 "Time to answer Hash.";
+    SnapshotSeconds "etcd_disk_backend_snapshot_duration_seconds" 0.01 17 "Time to send a snapshot to a client.";
     DefragmentSeconds "etcd_disk_backend_defrag_duration_seconds" 0.1 13 "Time of a defragmentation.";
     CompactionMillis "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" 100.0 14 "Time of a whole compaction.";
     CompactionPauseMillis "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" 1.0 13 "Time of one step of compaction.";

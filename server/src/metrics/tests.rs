@@ -151,7 +151,18 @@ const ETCD_LATER_NAMES: &[(&str, &str)] = &[
 ];
 
 /// What coffer serves beside etcd's names; docs/compat.md lists them.
-const OWN_NAMES: &[(&str, &str)] = &[("coffer_read_faults_total", "counter")];
+const OWN_NAMES: &[(&str, &str)] = &[
+    ("coffer_read_faults_total", "counter"),
+    ("coffer_pages_written_total", "counter"),
+    ("coffer_pages_spilled_total", "counter"),
+    ("coffer_page_bytes_written_total", "counter"),
+    ("coffer_dirty_bytes", "gauge"),
+    ("coffer_page_file_bytes", "gauge"),
+    ("coffer_checkpoint_longest_seconds", "gauge"),
+    ("coffer_replayed_entries", "gauge"),
+    ("coffer_replayed_bytes", "gauge"),
+    ("coffer_open_seconds", "gauge"),
+];
 
 struct At(Observation);
 
@@ -306,6 +317,10 @@ fn what_the_member_knows_is_told_under_etcds_names() {
     now.wal_bytes_written = 4_096;
     now.wal_sync_seconds =
         HistogramSnapshot { bounds: vec![0.001, 0.002], cumulative: vec![2, 3], sum: 0.5, count: 4 };
+    now.checkpoint_seconds =
+        HistogramSnapshot { bounds: vec![0.001], cumulative: vec![1], sum: 1.5, count: 2 };
+    now.pages.dirty_bytes = 8_192;
+    now.replayed.took_us = 1_500_000;
     now.alarms = vec![AlarmMember { member_id: 0xabc, alarm: AlarmKind::NoSpace }];
     let text = metrics(&["--quota-backend-bytes=53248"]).render(&At(now));
     for line in [
@@ -327,6 +342,10 @@ fn what_the_member_knows_is_told_under_etcds_names() {
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 2",
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 4",
         "etcd_disk_wal_fsync_duration_seconds_count 4",
+        "etcd_disk_backend_commit_duration_seconds_bucket{le=\"0.001\"} 1",
+        "etcd_disk_backend_commit_duration_seconds_count 2",
+        "coffer_dirty_bytes 8192",
+        "coffer_open_seconds 1.5",
         "etcd_server_quota_backend_bytes 53248",
         "etcd_server_id{server_id=\"abc\"} 1",
         "etcd_server_version{server_version=\"3.7.3\"} 1",

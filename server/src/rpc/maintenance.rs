@@ -107,7 +107,9 @@ impl Maintenance for MaintenanceService {
 
     /// etcd's is of its whole file; this one is of all that is visible, as HashKV at the current revision.
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        let began = Instant::now();
         let hash = self.hash_at(0).await?;
+        self.serving.shared.metrics.observe(Histogram::HashSeconds, began.elapsed().as_secs_f64());
         let header = header(&self.serving.shared, hash.current_revision);
         Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
     }
