@@ -5,6 +5,9 @@ use crate::error::Refusal;
 use crate::pager::root::Cluster;
 use crate::pager::{Paged, PagesMut};
 
+/// The highest revision that a bump may lead to: as many again can follow before numbers run out.
+pub const REVISION_MAX: i64 = 1 << 62;
+
 impl<P: PagesMut> Mvcc<P> {
     /// Makes the state that of a cluster yet to begin: keys, history, leases and the lease clock stay; members, who votes
     /// and alarms go; no entry is applied. With `bump`, which is above 0, the current revision rises by it and everything
@@ -14,9 +17,9 @@ impl<P: PagesMut> Mvcc<P> {
     /// Outside the fault met; inside [`Refusal::FutureRevision`] for revisions that there cannot be.
     pub fn begin_anew(&mut self, bump: Option<i64>) -> Paged<Result<(), Refusal>> {
         if let Some(by) = bump {
-            let Some(revision) = self.standing.revision.checked_add(by) else {
-                return Ok(Err(Refusal::FutureRevision));
-            };
+            let revision =
+                self.standing.revision.checked_add(by).filter(|revision| *revision <= REVISION_MAX);
+            let Some(revision) = revision else { return Ok(Err(Refusal::FutureRevision)) };
             self.standing.revision = revision;
             if let Err(refusal) = self.compact(revision) {
                 return Ok(Err(refusal));

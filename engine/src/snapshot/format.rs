@@ -17,7 +17,7 @@
 //! page `number x 32,000 + i`.
 
 use crate::error::Fault;
-use crate::mvcc::Revision;
+use crate::mvcc::{REVISION_MAX, Revision};
 use crate::pager::page::{CHILD_REF_BYTES, ChildRef, HEAD_BYTES, PAGE_BYTES, Page, PageId, PageKind, TREES};
 use crate::pager::root::Standing;
 use std::path::Path;
@@ -145,6 +145,12 @@ impl ImageHead {
         if self.pages > self.pages_end || self.pages_end > PAGES_END_MAX {
             let found = format!("{} pages, the highest below {}", self.pages, self.pages_end);
             return Some((AT_PAGES, "a number of pages that fits their ids".into(), found));
+        }
+        let Standing { revision, compacted, compaction_done, .. } = self.standing;
+        let in_order = -1 <= compaction_done && compaction_done <= compacted && compacted <= revision;
+        if !in_order || !(1..=REVISION_MAX).contains(&revision) {
+            let expected = format!("a revision from 1 to {REVISION_MAX}, compacted at most to there");
+            return Some((AT_STANDING, expected, format!("{:?}", self.standing)));
         }
         let unknown = self.trees.iter().position(|tree| {
             tree.is_some_and(|tree| tree.crc.is_none() || u64::from(tree.id.0) >= self.pages_end)
@@ -436,6 +442,13 @@ mod tests {
         let path = Path::new("image");
         for wrong in [head(72, 71), head(3, 70), head(3, 1 << 33)] {
             assert!(ImageHead::decode(path, &wrong.encode()).is_err(), "{wrong:?}");
+        }
+        for (revision, compacted, done) in
+            [(0, -1, -1), (i64::MAX, -1, -1), (i64::MIN, i64::MIN, -1), (5, 6, -1), (5, 4, 5), (5, -1, -2)]
+        {
+            let mut wrong = head(3, 71);
+            wrong.standing = Standing { revision, compacted, compaction_done: done, ..wrong.standing };
+            assert!(ImageHead::decode(path, &wrong.encode()).is_err(), "{revision} {compacted} {done}");
         }
         let mut nameless = head(3, 71);
         nameless.trees[0] = nameless.trees[0].map(|tree| ChildRef { crc: None, ..tree });

@@ -297,6 +297,60 @@ fn a_damaged_page_ends_an_image_and_the_check_names_it() {
 }
 
 #[test]
+fn no_flipped_bit_in_a_page_file_stays_unseen_by_the_check_where_it_matters() {
+    let (_directory, path) = temporary();
+    let mut rig = Rig::open(&path, OWNER).unwrap();
+    rig.fill();
+    rig.put("one", "more checkpoint, so that both metas are written");
+    rig.checkpoint();
+    let state = rig.mvcc.view().state().unwrap();
+    let image = rig.image().unwrap();
+    drop(rig);
+    let used: Vec<u64> = image
+        .chunks_exact(PAGE_BYTES)
+        .filter(|block| matches!(block[4], 4..=6))
+        .map(|block| u64::from(u32::from_le_bytes(block[8..12].try_into().unwrap())))
+        .collect();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut disk = PwriteDisk::open(None).unwrap();
+    let mut judge = || {
+        let mut damages = Damages::default();
+        let report = check_page_file(&mut disk, &path, Some(OWNER), &mut damages, &mut |_, _| {}).unwrap();
+        (damages.count, report.metas_damaged.len(), report.root)
+    };
+    let (damages, notes, root) = judge();
+    assert_eq!((damages, notes), (0, 0));
+    let root = root.unwrap();
+    let pages = root.pages_end * PAGE_BYTES as u64;
+    let step = if std::env::var_os("COFFER_LONG").is_some() { 97 } else { 7_919 };
+    let (mut found, mut harmless) = (0, 0);
+    for bit in (0..pages * 8).step_by(step) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, bit / 8).unwrap();
+        file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], bit / 8).unwrap();
+        let (damages, notes, now) = judge();
+        file.write_all_at(&byte, bit / 8).unwrap();
+        if used.contains(&(bit / 8 / PAGE_BYTES as u64)) {
+            assert!(damages > 0, "bit {bit} of a used page");
+        }
+        match damages + notes as u64 {
+            0 => {
+                let now = now.expect("it could be read");
+                assert_eq!(
+                    (now.tx, now.trees, now.standing),
+                    (root.tx, root.trees, root.standing),
+                    "bit {bit}"
+                );
+                harmless += 1;
+            }
+            _ => found += 1,
+        }
+    }
+    assert!(found > 100 && harmless > 0, "{found} found, {harmless} harmless");
+    assert_eq!(Rig::open(&path, OWNER).unwrap().mvcc.view().state().unwrap(), state);
+}
+
+#[test]
 fn an_older_page_in_a_newer_ones_place_is_found() {
     let (_directory, path) = temporary();
     let mut rig = Rig::open(&path, OWNER).unwrap();
