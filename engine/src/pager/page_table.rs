@@ -29,7 +29,7 @@ use super::page::{PAGE_BYTES, Page, PageId};
 use super::readers::{Place, Readers};
 use super::retire::Retired;
 use super::root::Root;
-use super::sync::{ATOMICS_ARE_PLAIN, AtomicPtr, AtomicU64, Mutex, Ordering};
+use super::sync::{ATOMICS_ARE_PLAIN, AtomicPtr, AtomicU64, Mutex, Ordering, gap};
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -115,6 +115,7 @@ impl PageTable {
                 // of `tx + 1` (see the module's head: `tx` was read from `published` or from a root before, and
                 // `published`, read after the root, is at most `tx`), and a reader of `tx` entered before it was loaded.
                 let found = unsafe { NonNull::new_unchecked(root) };
+                gap();
                 // SAFETY: as above.
                 let found_tx = unsafe { found.as_ref() }.tx;
                 if found_tx == tx {

@@ -9,3 +9,7 @@ pub(super) const ATOMICS_ARE_PLAIN: bool = true;
 
 /// Readers that need no lock.
 pub(super) const SLOTS: usize = 256;
+
+/// Between a check and what rests on it: nothing, but in the test another thread may go on.
+#[inline(always)]
+pub(super) fn gap() {}

@@ -49,6 +49,17 @@ pub struct Pager {
     free_ids: Vec<PageId>,
 }
 
+/// What waits to be used again, and for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Page ids that a durable root reaches, or the one that is to be.
+    pub ids_for_durable: usize,
+    /// Page ids that only readers reach, or that wait to be looked at.
+    pub ids_for_readers: usize,
+    /// Pages and roots in memory that readers may have, or that wait to be looked at.
+    pub in_memory: usize,
+}
+
 /// A page of the open transaction.
 struct Open {
     id: PageId,
@@ -119,6 +130,12 @@ impl Pager {
         if self.table.durable().tx == root.tx {
             self.table.set_durable(root);
         }
+    }
+
+    /// What waits to be used again.
+    pub fn held_back(&self) -> HeldBack {
+        let (ids_for_durable, ids_for_readers) = self.reuse.waiting();
+        HeldBack { ids_for_durable, ids_for_readers, in_memory: self.table.retired() }
     }
 
     /// Gives back memory and ids that nobody can reach any more; bounded work.

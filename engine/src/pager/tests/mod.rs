@@ -1,10 +1,13 @@
 //! Tests of the pager in memory: what readers see, what is given back, which ids are given out.
 
+mod file;
 mod histories;
 mod memory;
 mod readers;
 mod shuttled;
+mod space;
 mod test_map;
+mod threads;
 
 use super::page::{self, ChildRef, Page, PageId, PageKind, TREES, TreeId};
 use super::root::{Cluster, Standing};

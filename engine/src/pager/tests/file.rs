@@ -1,0 +1,182 @@
+//! What the pager does with pages that the file has: first touch, spilling, what a checkpoint captured.
+
+use super::test_map::TestMap;
+use super::*;
+use crate::btree::SLOT_BYTES;
+use crate::error::Fault;
+use crate::pager::HeldBack;
+use crate::pager::page::PAGE_BYTES;
+use crate::pager::root::Root;
+use crate::pager::written::FileParts;
+
+fn open(map: &Arc<TestMap>) -> Pager {
+    let root = Root { pages_used: 8, pages_end: 8, ..Root::default() };
+    Pager::from_file(FileParts { path: "the.pages".into(), map: map.clone(), root, used: Vec::new() })
+}
+
+/// A leaf and a run that are in the file, and nowhere else.
+fn written(map: &Arc<TestMap>) -> (Pager, ChildRef, page::RunRef) {
+    let mut pager = open(map);
+    let mut at = make(&mut pager);
+    let run = pager.new_run(TREE, &[7; 9000]);
+    publish(&mut pager, Some(at));
+    for (id, tx, page) in pager.spill_candidates(10) {
+        let crc = map.write(id, &page);
+        pager.page_written(id, tx, crc);
+        if id == at.id {
+            at.crc = Some(crc);
+        }
+    }
+    assert_eq!(pager.dirty_bytes(), 0);
+    (pager, at, run)
+}
+
+#[test]
+fn a_page_is_brought_in_and_checked_at_its_first_touch_only() {
+    let map = Arc::new(TestMap::new());
+    let (mut pager, at, run) = written(&map);
+    let reader = pager.reader();
+    for _ in 0..3 {
+        check(&pager, &at);
+        check(&reader.read(), &at);
+    }
+    assert_eq!(map.populated(), 1);
+    for _ in 0..3 {
+        assert_eq!(reader.read().run(TREE, &run).expect("whole"), [7; 9000][..]);
+    }
+    assert_eq!(map.populated(), 1 + 3);
+    // written anew, under another id, it is touched for the first time again
+    let mut copy = at;
+    change(&mut pager, &mut copy);
+    assert_eq!(copy.crc, None);
+    publish(&mut pager, Some(copy));
+    for (id, tx, page) in pager.spill_candidates(10) {
+        let crc = map.write(id, &page);
+        pager.page_written(id, tx, crc);
+    }
+    check(&pager, &copy);
+    check(&pager, &copy);
+    assert_eq!(map.populated(), 5);
+}
+
+/// What is said of damage in the page of `at`, by whoever touches it first.
+fn damage(change: impl Fn(&mut [u8; PAGE_BYTES], &ChildRef)) -> String {
+    let map = Arc::new(TestMap::new());
+    let (pager, at, _) = written(&map);
+    let mut bytes = Box::new([0; PAGE_BYTES]);
+    {
+        let whole: &[u8; PAGE_BYTES] = crate::disk::FileMap::page(&*map, at.id.0);
+        bytes.copy_from_slice(whole);
+    }
+    change(&mut bytes, &at);
+    map.put(at.id, bytes);
+    let reader = pager.reader();
+    let fault = reader.read().page(TREE, &at).expect_err("damaged");
+    assert!(
+        matches!(&*fault, Fault::Corrupt { path, offset, .. } if path.ends_with("the.pages") && *offset == at.id.offset())
+    );
+    // it stays so, for the writer too
+    assert!(pager.page(TREE, &at).is_err());
+    fault.to_string()
+}
+
+#[test]
+fn damage_is_a_fault_that_names_file_and_offset() {
+    let flipped = damage(|bytes, _| bytes[3000] ^= 4);
+    assert!(flipped.contains("as the page says"), "{flipped}");
+    let zeroed = damage(|bytes, _| bytes[..512].fill(0));
+    assert!(zeroed.contains("a page of a tree"), "{zeroed}");
+    // an older page of the same place, whole, is a lost write
+    let lost =
+        damage(|bytes, at| *bytes = with_crc(Page::new(PageKind::Leaf, TREE as u8, 0, at.id, at.tx - 1)));
+    assert!(lost.contains("tx 0"), "{lost}");
+    let foreign =
+        damage(|bytes, at| *bytes = with_crc(Page::new(PageKind::Leaf, TREE as u8 + 1, 0, at.id, at.tx)));
+    assert!(foreign.contains("tree 2"), "{foreign}");
+    let misdirected =
+        damage(|bytes, at| *bytes = with_crc(Page::new(PageKind::Leaf, TREE as u8, 0, PageId(99), at.tx)));
+    assert!(misdirected.contains("id 99"), "{misdirected}");
+    let kind = damage(|bytes, at| *bytes = with_crc(Page::new(PageKind::Run, TREE as u8, 0, at.id, at.tx)));
+    assert!(kind.contains("Run"), "{kind}");
+    // whole, of the same place and time, and yet not what the parent knows
+    let other = damage(|bytes, at| *bytes = with_crc(Page::new(PageKind::Leaf, TREE as u8, 0, at.id, at.tx)));
+    assert!(other.contains("as its parent says"), "{other}");
+}
+
+fn with_crc(page: Page) -> [u8; PAGE_BYTES] {
+    let mut bytes = page.0;
+    bytes[..4].copy_from_slice(&page.computed_crc().to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_page_that_the_medium_does_not_give_is_a_fault() {
+    let map = Arc::new(TestMap::new());
+    let (pager, at, run) = written(&map);
+    let gone = ChildRef { id: PageId(5000), ..at };
+    let fault = pager.page(TREE, &gone).expect_err("never written");
+    assert!(matches!(&*fault, Fault::Io { offset, .. } if *offset == gone.id.offset()), "{fault}");
+    let beyond = page::RunRef { first: PageId(u32::MAX), ..run };
+    assert!(matches!(*pager.run(TREE, &beyond).expect_err("no such run"), Fault::Corrupt { .. }));
+    let other = page::RunRef { crc: run.crc ^ 1, ..run };
+    assert!(pager.run(TREE, &other).expect_err("other bytes").to_string().contains("CRC"));
+}
+
+#[test]
+fn a_branch_is_spilled_after_its_children_and_knows_their_crcs_when_copied() {
+    let map = Arc::new(TestMap::new());
+    let mut pager = open(&map);
+    let leaves = [make(&mut pager), make(&mut pager)];
+    let (mut branch, page) = pager.new_page(TREE, PageKind::Branch, 1);
+    page.put_u16(12, 2);
+    for (slot, leaf) in leaves.iter().enumerate() {
+        page.put_u16(32 + SLOT_BYTES * slot, 100 + 30 * slot as u16);
+        page.0[100 + 30 * slot..][..24].copy_from_slice(&leaf.encode());
+    }
+    publish(&mut pager, Some(branch));
+    let first = pager.spill_candidates(10);
+    assert_eq!(first.iter().map(|(id, _, _)| *id).collect::<Vec<_>>(), leaves.map(|leaf| leaf.id));
+    assert!(pager.spill_candidates(10).is_empty(), "the leaves are on their way, the branch has to wait");
+    let mut crcs = Vec::new();
+    for (id, tx, page) in first {
+        crcs.push(Some(map.write(id, &page)));
+        pager.page_written(id, tx, crcs[crcs.len() - 1].expect("just written"));
+    }
+    let second = pager.spill_candidates(10);
+    assert_eq!(second.iter().map(|(id, _, _)| *id).collect::<Vec<_>>(), [branch.id]);
+    let copy = pager.page_mut(TREE, &mut branch).expect("in memory");
+    let children = crate::pager::children::children(copy);
+    assert_eq!(children.map(|child| child.crc).collect::<Vec<_>>(), crcs);
+}
+
+#[test]
+fn memory_is_given_back_when_nobody_can_have_it() {
+    let map = Arc::new(TestMap::new());
+    let mut pager = open(&map);
+    let mut at = make(&mut pager);
+    publish(&mut pager, Some(at));
+    let reader = pager.reader();
+    let guard = reader.read();
+    let chosen = pager.choose();
+    let page = chosen.levels[0][&at.id].clone();
+    let memory = Arc::downgrade(&page);
+    let crc = map.write(at.id, &page);
+    drop((page, chosen));
+    pager.page_written(at.id, at.tx, crc);
+    pager.reclaim();
+    assert!(memory.upgrade().is_some(), "a reader may be looking at it");
+    check(&guard, &at);
+    drop(guard);
+    pager.chosen_durable();
+    assert!(memory.upgrade().is_none());
+    // the durable root holds its id, and a pin of it nothing else
+    let (pinned, old) = (reader.pin_durable(), at);
+    for _ in 0..10 {
+        change(&mut pager, &mut at);
+        publish(&mut pager, Some(at));
+    }
+    // memory: its root, the next, and the page before the newest until the next reclaim
+    assert_eq!(pager.held_back(), HeldBack { ids_for_durable: 1, ids_for_readers: 0, in_memory: 3 });
+    assert!(at.id.0 <= 11, "{} for the same few pages", at.id);
+    check(&pinned, &old);
+}
