@@ -5,8 +5,8 @@
 //! the same entry twice.
 //!
 //! ```text
-//!   seek_first      seek(c), seek_below(c)        seek_last
-//!       |    a    b    |    c    d                    |
+//!   seek_first     seek(c), seek_last_below(Some(c))    seek_last_below(None)
+//!       |     a    b    |    c    d                         |
 //! ```
 
 use super::longkey;

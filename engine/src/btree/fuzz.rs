@@ -1,5 +1,5 @@
 //! What a fuzzer of trees runs (feature `sim`): bytes are laid over the pages of a small tree, and everything is done with
-//! it that can be done. Nothing panics, every walk ends, and a tree that [`check`] accepts works as a map does.
+//! it that can be done. Nothing panics, every walk ends, and a tree that [`check()`] accepts works as a map does.
 //!
 //! ```text
 //! input: pieces, one after the other

@@ -18,7 +18,7 @@
 //! | `check` | everything that must hold of a tree |
 //! | `relocate` | moves pages out of the file's tail |
 //!
-//! What must hold of a tree, checked by [`check`] and after every step of the tests:
+//! What must hold of a tree, checked by [`check()`] and after every step of the tests:
 //! 1. Keys ascend, within a page and over all leaves; a separator is above all keys before it and not above any behind.
 //! 2. All leaves have level 0, a branch one more than each of its children.
 //! 3. The count in a [`ChildRef`] is the number of entries in the leaves below it.
