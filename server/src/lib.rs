@@ -13,10 +13,12 @@
 //! | [`read`] | a linearizable read: ask for an index, wait until it is applied, look |
 //! | [`watch_hub`] | the watchers of one serving thread: caught up, catching up, blocked |
 //! | [`compactor`] | compaction by period and by revision |
+//! | [`cli`] | sub-commands: backup, restore, check |
 //! | [`http`] | health, version, metrics |
 //! | [`metrics`], [`logging`] | what an operator sees, under etcd's names |
 
 pub mod accept;
+pub mod cli;
 pub mod compactor;
 pub mod config;
 pub mod http;

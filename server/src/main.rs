@@ -13,6 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(code) = coffer_server::cli::run() {
+        return code;
+    }
     match config::from_process() {
         Ok(Start::Print(text)) => {
             print!("{text}");

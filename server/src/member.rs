@@ -24,6 +24,7 @@ use crate::accept::{self, Listener};
 use crate::config::{AutoCompaction, Config};
 use crate::metrics::Metrics;
 use crate::propose::{Publish, propose};
+use crate::rpc::SNAPSHOT_STREAMS_MAX;
 use crate::rpc::status::Error as RpcError;
 use crate::serving::{Mailbox, Serving, Shared};
 use coffer_engine::command::Member as MemberInfo;
@@ -39,7 +40,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use threads::Threads;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Added to the largest request to get the largest entry of the log: our encoding and etcd's differ a little.
 const ENTRY_OVERHEAD_BYTES: u64 = 512 * 1024;
@@ -228,6 +229,7 @@ fn start_log(
         cluster_id,
         stop: watch::Sender::new(false),
         began,
+        snapshots: Arc::new(Semaphore::new(SNAPSHOT_STREAMS_MAX)),
         damage: Mutex::new(None),
     });
     let servings = boxes.into_iter().map(|each| Arc::new(Serving::new(Arc::clone(&shared), each))).collect();

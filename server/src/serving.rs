@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
 /// Undelivered responses of one watch stream, beside their bytes (etcd's channel holds 128).
@@ -59,6 +59,8 @@ pub struct Shared {
     pub stop: watch::Sender<bool>,
     /// The start of this process's time.
     pub began: Instant,
+    /// Places for snapshots being sent.
+    pub snapshots: Arc<Semaphore>,
     /// What a read met last that it could not read, in words.
     pub damage: Mutex<Option<String>>,
 }

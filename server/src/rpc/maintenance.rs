@@ -1,8 +1,8 @@
-//! Maintenance: alarms, status, hashes. Snapshot and Downgrade are not there yet and say so.
+//! Maintenance: alarms, status, hashes. Downgrade is not there yet and says so.
 
 use super::header::{header, header_now};
 use super::status::{Error, not_yet};
-use super::wire;
+use super::{snapshot, until_stopped, wire};
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics::Histogram;
 use crate::propose::propose;
@@ -11,6 +11,7 @@ use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::serving::{Serving, Shared};
 use coffer_engine::command::{AlarmAction, AlarmKind, AlarmMember};
 use coffer_engine::store::HashKv;
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use prost::Message as _;
 use std::sync::Arc;
@@ -133,7 +134,9 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_yet("Snapshot"))
+        let shared = Arc::clone(&self.serving.shared);
+        let stream = snapshot::stream(Arc::clone(&shared)).await?;
+        Ok(Response::new(until_stopped(&shared, stream).boxed()))
     }
 
     async fn move_leader(

@@ -22,12 +22,14 @@ mod lease;
 mod maintenance;
 mod quota;
 mod range_stream;
+mod snapshot;
 pub mod status;
 mod watch;
 pub mod wire;
 
 use crate::serving::Shared;
 use futures_util::{Stream, StreamExt as _, stream};
+pub(crate) use snapshot::STREAMS_MAX as SNAPSHOT_STREAMS_MAX;
 use status::Error;
 use std::sync::Arc;
 use tonic::Status;

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod binary;
+mod check_cli;
 mod compaction;
 mod errors;
 mod kill;
@@ -10,6 +11,7 @@ mod lease;
 mod limits;
 mod maintenance;
 mod restart;
+mod snapshot;
 mod support;
 mod txn;
 mod watch;
