@@ -53,6 +53,12 @@ step_etcdctl() {
     scripts/etcdctl_session.sh
 }
 
+# A backup by etcd's own client while writes go on, restored and compared.
+step_backup() {
+    scripts/peers.sh etcd >"$work/peers.log" 2>&1 || { cat "$work/peers.log"; return 1; }
+    scripts/backup.sh
+}
+
 step_kubernetes() {
     scripts/peers.sh kube >"$work/peers.log" 2>&1 || { tail -50 "$work/peers.log"; return 1; }
     scripts/kubernetes.sh coffer
@@ -76,7 +82,7 @@ step_bench() {
     cargo run --quiet --manifest-path bench/peers/Cargo.toml -- --keys 2000 --overwrites 2000 --gets 2000
 }
 
-steps=(fmt test clippy doc binary syscalls full_disk etcdctl kubernetes fuzz planted bench)
+steps=(fmt test clippy doc binary syscalls full_disk etcdctl backup kubernetes fuzz planted bench)
 if (($#)); then steps=("$@"); fi
 
 declare -a times
