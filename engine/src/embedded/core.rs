@@ -11,9 +11,11 @@
 //!
 //! Order of a step: what became durable is noted; all that waits is stamped and appended as one batch; its write starts;
 //! and only then, while it is out, is a slice of durable entries applied and published. Nothing is answered before it is
-//! durable and published.
+//! durable and published. Last comes what the page file has to do, a bounded amount; when a checkpoint is durable the log is
+//! told, and the entries that it holds may go.
 
 use super::error::{Error, Invalid};
+use super::opening::{self, Files, Recovered};
 use super::queue::{Request, Slot};
 use crate::Micros;
 use crate::command::{Applied, Command, Stamped};
@@ -21,15 +23,14 @@ use crate::disk::{Completion, Disk};
 use crate::error::{Fault, Refusal};
 use crate::lease_clock::{EXPIRIES_A_PASS_MAX, Expiry, LAG_MS_MAX, LeaseClock, UnderWay};
 use crate::quota;
-use crate::store::{Store, StoreReader};
-use crate::wal::{EntryKind, HardState, LogEntry, NewBatch, Opened, RecoveredBatch, Space, Wal, WalOptions};
+use crate::store::{Durable, Store, StoreNext, StoreReader};
+use crate::wal::{EntryKind, HardState, LogEntry, NewBatch, Opened, Space, Wal};
 use crate::watch::EventBatch;
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The term of every entry.
-const TERM: u64 = 1;
+pub(super) const TERM: u64 = 1;
 /// Entries applied in one step: a millisecond or a few.
 const SLICE_ENTRIES_MAX: usize = 512;
 /// Versions that compaction goes over in one step: well under a millisecond.
@@ -77,7 +78,12 @@ struct BatchOut {
 pub(super) struct Core {
     wal: Wal,
     second_write_bytes: u64,
+    dirty_bytes: u64,
     store: Store,
+    /// The newest checkpoint that the log was told of.
+    checkpoint: Durable,
+    /// Bytes of log that were replayed when it was opened.
+    replayed_bytes: u64,
     /// Index of the last entry appended, of the last one durable, of the last one applied.
     last: u64,
     durable: u64,
@@ -101,28 +107,24 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Opens the log and applies what it holds.
+    /// Opens page file and log and applies what the log holds behind the page file. `clock` gives the time.
     ///
     /// # Errors
-    /// Those of [`Wal::open`]; [`Fault::Corrupt`] if entries are missing or are no commands.
+    /// Those of [`opening::open`].
     pub(super) fn open(
         disk: &mut dyn Disk,
-        options: WalOptions,
-        now: Micros,
+        files: &Files,
+        clock: &mut dyn FnMut() -> Micros,
     ) -> Result<(Core, Opened), Fault> {
-        let wal_dir = options.dir.clone();
-        let second_write_bytes = options.second_write_bytes;
-        let mut store = Store::new();
-        let (wal, opened) = Wal::open(disk, options, now, &mut |batch| replay(&mut store, &wal_dir, batch))?;
+        let Recovered { wal, store, opened, replayed_bytes } = opening::open(disk, files, clock)?;
         let applied = store.applied();
-        let commit = opened.hard_state.commit;
-        if commit > applied {
-            return Err(missing(&wal_dir, applied + 1, commit));
-        }
         let mut core = Core {
             clock: LeaseClock::standing_at(store.lease_clock_ms()),
             wal,
-            second_write_bytes,
+            second_write_bytes: files.wal.second_write_bytes,
+            dirty_bytes: files.pages.dirty_bytes,
+            checkpoint: Durable::default(),
+            replayed_bytes,
             last: applied,
             durable: applied,
             applied,
@@ -139,7 +141,8 @@ impl Core {
             unanswered: Vec::new(),
             store,
         };
-        core.run_clock(now);
+        core.run_clock(clock());
+        core.note_checkpoint();
         Ok((core, opened))
     }
 
@@ -156,12 +159,38 @@ impl Core {
     /// Takes a completion of the disk.
     pub(super) fn complete(&mut self, completion: Completion, now: Micros) {
         let stranger = self.wal.complete(completion, now);
+        let stranger = stranger.and_then(|completion| self.store.complete(completion, now));
         debug_assert!(stranger.is_none(), "a completion belongs to nobody: {stranger:?}");
+    }
+
+    /// The newest durable state of the page file.
+    pub(super) fn checkpoint(&self) -> Durable {
+        self.checkpoint
+    }
+
+    /// Asks for a checkpoint, soon.
+    pub(super) fn request_checkpoint(&mut self) {
+        self.store.request_checkpoint();
     }
 
     /// How many bytes of requests it would take now; 0 for none.
     pub(super) fn room(&self) -> u64 {
-        UNAPPLIED_BYTES_MAX.saturating_sub(self.pending_bytes)
+        if self.waits_for_pages() { 0 } else { UNAPPLIED_BYTES_MAX.saturating_sub(self.pending_bytes) }
+    }
+
+    /// Whether so much waits to be written to the page file that more would only fill the memory. Its writes end, and then
+    /// there is room; where they cannot, because the disk is full, this is not what holds requests up.
+    fn waits_for_pages(&self) -> bool {
+        let waits = self.store.stats().dirty_bytes > self.dirty_bytes / 8 * 9;
+        waits && self.store.is_busy() && self.store.space() == Space::Ample
+    }
+
+    /// The less of what log and page file have.
+    fn space(&self) -> Space {
+        match (self.wal.space(), self.store.space()) {
+            (Space::Ample, Space::Ample) => Space::Ample,
+            _ => Space::Reserve,
+        }
     }
 
     /// Takes requests for the next batch.
@@ -203,7 +232,27 @@ impl Core {
         if self.compacting && idle {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET).map_err(|fault| *fault)?;
         }
-        Ok(Next { at_once: !idle || self.compacting, at: self.wake_at(now) })
+        let pages = self.step_pages(disk, now)?;
+        let at = [self.wake_at(now), pages.at].into_iter().flatten().min();
+        Ok(Next { at_once: !idle || self.compacting || pages.at_once, at })
+    }
+
+    /// Lets the page file do its part, and tells the log what of it is durable.
+    fn step_pages(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<StoreNext, Fault> {
+        let wal_bytes = self.replayed_bytes + self.wal.stats().bytes_written;
+        let next = self.store.step(disk, now, wal_bytes)?;
+        self.note_checkpoint();
+        Ok(next)
+    }
+
+    /// What a checkpoint holds may go from the log.
+    fn note_checkpoint(&mut self) {
+        let durable = self.store.durable();
+        if durable.tx != self.checkpoint.tx {
+            self.checkpoint = durable;
+            self.wal.set_checkpoint(durable.tx, durable.applied);
+            self.wal.release(durable.applied);
+        }
     }
 
     fn note_durable(&mut self, now: Micros) {
@@ -217,7 +266,7 @@ impl Core {
 
     /// The clock runs while renewals can be written.
     fn run_clock(&mut self, now: Micros) {
-        self.clock.set_running(self.wal.space() == Space::Ample, now);
+        self.clock.set_running(self.space() == Space::Ample, now);
     }
 
     /// Stamps all that waits and appends it as one batch.
@@ -254,7 +303,7 @@ impl Core {
         entries: &mut Vec<LogEntry>,
     ) -> Result<(), Error> {
         let Request { command, slot, .. } = request;
-        if self.wal.space() == Space::Reserve && quota::cost(&command) > 0 {
+        if self.space() == Space::Reserve && quota::cost(&command) > 0 {
             return Err(Refusal::NoSpace.into());
         }
         let stamped = Stamped { clock_ms, command };
@@ -284,7 +333,7 @@ impl Core {
     }
 
     fn may_expire(&self) -> bool {
-        self.wal.space() == Space::Ample && self.last_expiry <= self.applied
+        self.space() == Space::Ample && self.last_expiry <= self.applied
     }
 
     /// Applies one slice of what is durable, publishes it and gathers the answers.
@@ -349,49 +398,13 @@ impl Core {
         self.wal.close();
     }
 
-    /// Goes on with the clean stop; whether it is done.
+    /// Goes on with the clean stop; whether it is done. The page file needs no checkpoint, the log has what it lacks; only
+    /// writes that are under way on it are waited for.
     ///
     /// # Errors
     /// The fault that stopped the log.
     pub(super) fn step_close(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<bool, Fault> {
         self.wal.step(disk, now)?;
-        Ok(self.wal.closed())
-    }
-}
-
-/// Applies a batch of the log.
-fn replay(store: &mut Store, wal_dir: &Path, batch: RecoveredBatch) -> Result<(), Fault> {
-    let mut applied = store.applied();
-    if batch.entries.last().is_none_or(|last| last.index <= applied) {
-        return Ok(());
-    }
-    let mut tx = store.begin();
-    for entry in batch.entries {
-        if entry.index <= applied {
-            continue;
-        }
-        if entry.index != applied + 1 {
-            return Err(missing(wal_dir, applied + 1, entry.index - 1));
-        }
-        applied = entry.index;
-        let stamped = Stamped::decode(&entry.data).map_err(|error| Fault::Corrupt {
-            path: wal_dir.to_path_buf(),
-            offset: 0,
-            expected: format!("a command in entry {}", entry.index),
-            found: error.to_string(),
-        })?;
-        tx.apply(entry.index, entry.term, &stamped).map_err(|fault| *fault)?;
-    }
-    // nobody watches yet
-    let _ = tx.publish();
-    Ok(())
-}
-
-fn missing(wal_dir: &Path, first: u64, last: u64) -> Fault {
-    Fault::Corrupt {
-        path: wal_dir.to_path_buf(),
-        offset: 0,
-        expected: format!("entries {first} to {last}"),
-        found: "none of them".to_string(),
+        Ok(self.wal.closed() && !self.store.is_busy())
     }
 }

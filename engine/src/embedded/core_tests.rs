@@ -2,6 +2,7 @@
 
 use super::core::{Core, Output};
 use super::error::{Error, Invalid};
+use super::opening::Files;
 use super::queue::{Request, Slot};
 use crate::Micros;
 use crate::command::{Applied, Command, DeleteRangeRequest, PutRequest, Reply, Stamped};
@@ -11,7 +12,7 @@ use crate::disk::sim::{Failure, SimDisk};
 use crate::error::{Fault, Refusal};
 use crate::lease_clock::LAG_MS_MAX;
 use crate::mvcc::{EventKind, KeyRange};
-use crate::store::{Store, StoreReader};
+use crate::store::{Store, StoreOptions, StoreReader};
 use crate::wal::WalOptions;
 use crate::watch::EventBatch;
 use std::path::PathBuf;
@@ -34,12 +35,19 @@ struct Rig {
     until: Micros,
 }
 
-fn options(salt: u64) -> WalOptions {
-    WalOptions {
-        segment_bytes_min: 64 << 10,
-        segment_bytes_max: 64 << 10,
-        entry_bytes_max: 4 << 10,
-        ..WalOptions::new(PathBuf::from("/db/wal"), *b"coffer embedded\0", salt)
+fn files(salt: u64) -> Files {
+    let owner = *b"coffer embedded\0";
+    Files {
+        wal: WalOptions {
+            segment_bytes_min: 64 << 10,
+            segment_bytes_max: 64 << 10,
+            entry_bytes_max: 4 << 10,
+            ..WalOptions::new(PathBuf::from("/db/wal"), owner, salt)
+        },
+        pages: StoreOptions {
+            checkpoint_wal_bytes: 128 << 10,
+            ..StoreOptions::new(PathBuf::from("/db/pages"), owner)
+        },
     }
 }
 
@@ -47,7 +55,8 @@ impl Rig {
     fn open(disk: &SimDisk) -> Result<Rig, Fault> {
         let mut disk = disk.clone();
         let now = disk.now();
-        let (core, _) = Core::open(&mut disk, options(now + 1), now)?;
+        let time = disk.clone();
+        let (core, _) = Core::open(&mut disk, &files(now + 1), &mut || time.now())?;
         let reader = core.reader();
         let (asked, answers, events) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Rig { disk, core, reader, asked, answers, events, stepped: now, until: Micros::MAX })
@@ -245,13 +254,14 @@ fn model_after(commands: &[Stamped]) -> Store {
 
 #[test]
 fn a_crash_at_any_time_leaves_all_that_was_acknowledged_and_whole_commands() {
+    let mut checkpoints = 0;
     for seed in 0..60 {
         let mut rng = Rng::new(seed);
         let disk = SimDisk::new(seed);
         let mut handed_in: Vec<Stamped> = Vec::new();
         let mut acknowledged = 0;
         for _life in 0..3 {
-            disk.stop_at_op(disk.ops() + rng.between(1, 120));
+            disk.stop_at_op(disk.ops() + rng.between(1, 500));
             let mut rig = match Rig::open(&disk) {
                 Ok(rig) => rig,
                 Err(_) => {
@@ -263,8 +273,9 @@ fn a_crash_at_any_time_leaves_all_that_was_acknowledged_and_whole_commands() {
             assert!(handed_in.len() >= acknowledged, "seed {seed}: acknowledged writes are gone");
             let model = model_after(&handed_in).reader();
             assert_eq!(rig.reader.hash_kv(0).unwrap(), model.hash_kv(0).unwrap(), "seed {seed}");
+            assert_eq!(rig.reader.check(), Ok(()), "seed {seed}");
             let (mut asked, before) = (0, handed_in.len());
-            while rig.step().is_ok() && asked < 400 {
+            while rig.step().is_ok() && asked < 1_000 {
                 for _ in 0..rng.below(4) {
                     asked += 1;
                     let key = format!("k{}", rng.below(5));
@@ -273,6 +284,7 @@ fn a_crash_at_any_time_leaves_all_that_was_acknowledged_and_whole_commands() {
                     rig.ask(command);
                 }
             }
+            checkpoints += u64::from(rig.core.checkpoint().applied > before as u64);
             let told = rig.answers.iter().take_while(|answer| answer.is_some()).count();
             assert!(rig.answers.iter().skip(told).all(Option::is_none), "answered in order");
             acknowledged = acknowledged.max(before + told);
@@ -282,6 +294,7 @@ fn a_crash_at_any_time_leaves_all_that_was_acknowledged_and_whole_commands() {
         let rig = Rig::open(&disk).unwrap();
         assert!(rig.reader.position().applied as usize >= acknowledged, "seed {seed}");
     }
+    assert!(checkpoints > 10, "only {checkpoints} lives saw a checkpoint");
 }
 
 fn crash(disk: &SimDisk, rng: &mut Rng) {

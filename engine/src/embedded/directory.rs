@@ -4,6 +4,7 @@
 //! <dir>/        0700
 //!   lock        held as long as a database uses the directory
 //!   wal/        0700, the log's segments
+//!   pages       0600, the page file
 //! ```
 //! The lock is the system's and so never stale after a crash.
 
@@ -40,6 +41,24 @@ impl Directory {
     /// Where the log's segments lie.
     pub(super) fn wal(&self) -> PathBuf {
         self.path.join("wal")
+    }
+
+    /// Where the page file lies.
+    pub(super) fn pages(&self) -> PathBuf {
+        self.path.join("pages")
+    }
+
+    /// What a copy is made from; gone when it is done.
+    pub(super) fn unfinished(&self) -> PathBuf {
+        self.path.join("unfinished")
+    }
+
+    /// Makes the names in it durable.
+    ///
+    /// # Errors
+    /// [`Fault::Io`].
+    pub(super) fn sync(&self) -> Result<(), Fault> {
+        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(io_fault("sync", &self.path))
     }
 }
 

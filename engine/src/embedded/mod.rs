@@ -19,8 +19,10 @@
 //! | [`Db`] | the handle: cheap to clone, usable from any thread |
 //! | [`Watch`] | the events of a range, from any revision that is not compacted |
 //! | [`Error`] | why a call was not answered |
+//! | opening.rs | the page file and the log behind it |
 //! | core.rs | log, store and lease clock as one state machine |
 //! | shell.rs | the writer's thread over a real disk |
+//! | copy.rs | a copy of what goes on being written |
 //! | queue.rs, check.rs, directory.rs | callers' commands; what a request may be; the lock |
 //!
 //! **What an embedder gets.** What etcd gives, in one process: revisions, ranges at old revisions, transactions, leases,
@@ -31,6 +33,8 @@
 //! - *In one order.* Writes are applied in the order of the log. A read sees everything that was acknowledged before it began,
 //!   and never half of a txn.
 //! - *Reads cost no round trip.* They are answered on the caller's thread from the newest published state.
+//! - *It need not fit into memory.* The state lies in a page file, mapped; opening reads the newest checkpoint and what the log
+//!   holds behind it, however large the data are.
 //! - *Leases* end by a clock kept in the log: never sooner than granted, over restarts too (the time between does not count).
 //!
 //! **What an embedder must do.**
@@ -49,15 +53,18 @@
 //!   nothing either; the mark lets the next opening tell damage from a write that was under way.
 //! - *Do not fork.* A child process has neither the thread nor the lock.
 //!
-//! **Limits.** A command is at most [`Options::command_bytes_max`] large in the log. The state lies in memory and the whole log is
-//! read at opening, and never shortened; so the data, history included, must fit into memory.
+//! **Limits.** A command is at most [`Options::command_bytes_max`] large in the log. The page file is at most 16 TiB. Memory beside
+//! the page cache is bounded by [`Options::dirty_bytes`] and what waits in the queue (64 MiB); a range's answer is as large as
+//! what it asks for: set a limit and go on behind the last key.
 
 mod check;
+mod copy;
 mod core;
 #[cfg(all(test, feature = "sim"))]
 mod core_tests;
 mod directory;
 mod error;
+mod opening;
 mod queue;
 mod shell;
 mod watch;
@@ -70,11 +77,11 @@ use crate::disk::DiskIo;
 use crate::error::{Fault, Refusal};
 use crate::mvcc::{KeyRange, KeyValue};
 use crate::quota;
-use crate::store::{HashKv, LeaseInfo, Position, Sizes};
+use crate::store::{HashKv, LeaseInfo, Position, Sizes, StoreReader};
 use crate::wal::Opened;
 use shell::Running;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::{Error, Invalid};
@@ -89,6 +96,12 @@ pub struct Options {
     pub wal_io: DiskIo,
     /// Size of the log's first segment and of the largest, in bytes (default 1 and 64 MiB).
     pub wal_segment_bytes: (u64, u64),
+    /// Bytes of changed pages that may wait in memory to be written to the page file (default 256 MiB).
+    pub dirty_bytes: u64,
+    /// Bytes of log after which a checkpoint begins: it bounds the log, and with it the next opening (default 48 MiB).
+    pub checkpoint_wal_bytes: u64,
+    /// How fast pages at rest are read again and checked, in bytes per second (default 0: not at all).
+    pub scrub_bytes_per_s: u64,
     /// Largest command, in bytes of its entry in the log (default 2 MiB).
     pub command_bytes_max: u64,
 }
@@ -100,6 +113,9 @@ impl Options {
             dir: dir.into(),
             wal_io: DiskIo::Auto,
             wal_segment_bytes: (1 << 20, 64 << 20),
+            dirty_bytes: 256 << 20,
+            checkpoint_wal_bytes: 48 << 20,
+            scrub_bytes_per_s: 0,
             command_bytes_max: 2 << 20,
         }
     }
@@ -127,6 +143,8 @@ pub struct LeaseGranted {
 #[derive(Clone)]
 pub struct Db {
     running: Arc<Running>,
+    /// Each handle has its own, so that threads are not in each other's way.
+    reader: StoreReader,
 }
 
 impl Db {
@@ -136,7 +154,8 @@ impl Db {
     /// [`Fault::Unusable`] if the directory is in use, or another program's; [`Fault::Corrupt`] if something that was
     /// acknowledged is damaged or gone; [`Fault::Io`].
     pub fn open(options: Options) -> Result<Db, Fault> {
-        Ok(Db { running: Arc::new(shell::start(options)?) })
+        let running = Arc::new(shell::start(options)?);
+        Ok(Db { reader: running.shared.reader.clone(), running })
     }
 
     /// Writes one key.
@@ -171,7 +190,7 @@ impl Db {
         check::txn(&request)?;
         if request.is_read_only() {
             self.shared().check()?;
-            let (revision, reply) = self.shared().reader.read_txn(&request)?;
+            let (revision, reply) = self.reader.read_txn(&request)?;
             return Ok(Written { revision, reply });
         }
         self.execute(Command::Txn(request), |reply| match reply {
@@ -230,7 +249,7 @@ impl Db {
     /// [`Refusal::FutureRevision`], [`Refusal::Compacted`]; see [`Error`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, Error> {
         self.shared().check()?;
-        Ok(self.shared().reader.range(request)?)
+        Ok(self.reader.range(request)?)
     }
 
     /// The newest version of one key, if it is there.
@@ -261,7 +280,7 @@ impl Db {
     /// See [`Error`].
     pub fn lease(&self, id: i64, with_keys: bool) -> Result<Option<LeaseInfo>, Error> {
         self.shared().check()?;
-        Ok(self.shared().reader.lease(id, with_keys)?)
+        Ok(self.reader.lease(id, with_keys)?)
     }
 
     /// All leases, the first to end first.
@@ -270,7 +289,7 @@ impl Db {
     /// See [`Error`].
     pub fn leases(&self) -> Result<Vec<LeaseInfo>, Error> {
         self.shared().check()?;
-        Ok(self.shared().reader.leases()?)
+        Ok(self.reader.leases()?)
     }
 
     /// The clock by which leases end, in milliseconds. It goes on from the last write when the database is opened again.
@@ -284,17 +303,38 @@ impl Db {
     /// [`Refusal::FutureRevision`], [`Refusal::Compacted`]; see [`Error`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
         self.shared().check()?;
-        Ok(self.shared().reader.hash_kv(revision)?)
+        Ok(self.reader.hash_kv(revision)?)
     }
 
     /// Where the published state stands.
     pub fn position(&self) -> Position {
-        self.shared().reader.position()
+        self.reader.position()
     }
 
     /// Sizes, in constant time.
     pub fn sizes(&self) -> Sizes {
-        self.shared().reader.sizes()
+        self.reader.sizes()
+    }
+
+    /// Waits until everything applied before this call is in the page file, durable: opening is quickest then. It is done
+    /// without being asked as well, as the log grows. On a full disk it waits for room.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Fault`].
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        self.shared().check()?;
+        self.shared().checkpoint(self.position().applied)
+    }
+
+    /// Copies the database, with everything that was acknowledged before this call and its history, to a directory of its own,
+    /// where [`Db::open`] finds it; the revision that the copy stands at. Reads and writes go on meanwhile. It is done when
+    /// this returns, and durable; what there is of one that failed cannot be opened.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Fault`]: a page is damaged, or the copy cannot be written. The database goes on.
+    pub fn snapshot(&self, to: impl AsRef<Path>) -> Result<i64, Error> {
+        self.checkpoint()?;
+        Ok(shell::copy_to(&self.reader, to.as_ref())?)
     }
 
     /// How opening the log went; [`Opened::torn`] names unfinished writes of a crash that were cut off.

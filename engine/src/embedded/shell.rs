@@ -15,9 +15,11 @@
 //! wait and all who watch are told.
 
 use super::Options;
+use super::copy;
 use super::core::{Core, Next, Output};
 use super::directory::Directory;
 use super::error::Error;
+use super::opening::Files;
 use super::queue::{Queue, Request, Slot};
 use super::watch::Recent;
 use crate::Micros;
@@ -25,10 +27,11 @@ use crate::command::{Applied, Command};
 use crate::disk::{self, Completion, Disk, Waker};
 use crate::error::Fault;
 use crate::lease_clock::LeaseClock;
-use crate::store::StoreReader;
+use crate::store::{StoreOptions, StoreReader};
 use crate::wal::{Opened, WalOptions};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
@@ -54,6 +57,11 @@ pub(super) struct Shared {
     pub(super) recent: Mutex<Recent>,
     /// Told with every change of `recent`, and at the end.
     pub(super) told: Condvar,
+    checkpoint_wanted: AtomicBool,
+    /// Up to which entry everything applied is in the page file, durable.
+    checkpoint: Mutex<u64>,
+    /// Told with every change of `checkpoint`, and at the end.
+    checkpoint_told: Condvar,
     pub(super) opened: Opened,
     pub(super) io: String,
 }
@@ -61,7 +69,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Microseconds since the thread began.
     fn now(&self) -> Micros {
-        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
+        since(self.origin)
     }
 
     /// The lease clock in milliseconds.
@@ -86,8 +94,26 @@ impl Shared {
         slot.wait()
     }
 
+    /// Waits until everything applied up to this entry is durable in the page file.
+    pub(super) fn checkpoint(&self, applied: u64) -> Result<(), Error> {
+        let mut durable = self.checkpoint.lock();
+        while *durable < applied {
+            self.check()?;
+            self.checkpoint_wanted.store(true, Ordering::SeqCst);
+            self.waker.wake();
+            self.checkpoint_told.wait(&mut durable);
+        }
+        Ok(())
+    }
+
     fn tell(&self, core: &Core, out: &mut Output) {
         *self.clock.lock() = core.lease_clock();
+        let mut durable = self.checkpoint.lock();
+        if *durable != core.checkpoint().applied {
+            *durable = core.checkpoint().applied;
+            self.checkpoint_told.notify_all();
+        }
+        drop(durable);
         if let Some(events) = out.events.take() {
             self.recent.lock().push(events);
             self.told.notify_all();
@@ -102,10 +128,46 @@ impl Shared {
         // the first reason stays
         let _ = self.end.set(why.clone());
         self.queue.close(why.clone());
-        // whoever looked before it was set sleeps by the time this lock is had
+        // whoever looked before it was set sleeps by the time these locks are had
         drop(self.recent.lock());
         self.told.notify_all();
+        drop(self.checkpoint.lock());
+        self.checkpoint_told.notify_all();
     }
+}
+
+fn since(origin: Instant) -> Micros {
+    u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The files of a database in `directory`.
+fn files(options: &Options, directory: &Directory) -> Files {
+    Files {
+        wal: WalOptions {
+            segment_bytes_min: options.wal_segment_bytes.0,
+            segment_bytes_max: options.wal_segment_bytes.1,
+            entry_bytes_max: options.command_bytes_max,
+            ..WalOptions::new(directory.wal(), OWNER, draw())
+        },
+        pages: StoreOptions {
+            dirty_bytes: options.dirty_bytes,
+            checkpoint_wal_bytes: options.checkpoint_wal_bytes,
+            scrub_bytes_per_s: options.scrub_bytes_per_s,
+            ..StoreOptions::new(directory.pages(), OWNER)
+        },
+    }
+}
+
+/// Copies the newest durable state that `reader` finds to a directory; the revision that it stands at.
+///
+/// # Errors
+/// Those of [`copy::copy`].
+#[allow(clippy::disallowed_methods, reason = "the shell is where the clock comes from")]
+pub(super) fn copy_to(reader: &StoreReader, to: &Path) -> Result<i64, Fault> {
+    let origin = Instant::now();
+    let directory = Directory::open(to)?;
+    let files = files(&Options::new(to), &directory);
+    copy::copy(reader, &directory, &files, &mut || since(origin))
 }
 
 /// A writer's thread that runs.
@@ -166,7 +228,7 @@ pub(super) fn start(options: Options) -> Result<Running, Fault> {
     }
 }
 
-fn panicked(path: std::path::PathBuf) -> Fault {
+fn panicked(path: PathBuf) -> Fault {
     Fault::Unusable { path, reason: "the writer's thread panicked".to_string() }
 }
 
@@ -177,7 +239,7 @@ struct Shell {
     completions: Vec<Completion>,
     taken: Vec<Request>,
     out: Output,
-    dir: std::path::PathBuf,
+    dir: PathBuf,
     /// Held until everything above is done with it.
     _directory: Directory,
 }
@@ -191,13 +253,8 @@ impl Shell {
             let path = options.dir.clone();
             Fault::Io { operation: "start", path, offset: 0, source }
         })?;
-        let wal = WalOptions {
-            segment_bytes_min: options.wal_segment_bytes.0,
-            segment_bytes_max: options.wal_segment_bytes.1,
-            entry_bytes_max: options.command_bytes_max,
-            ..WalOptions::new(directory.wal(), OWNER, draw())
-        };
-        let (core, opened) = Core::open(disk.as_mut(), wal, 0)?;
+        let files = files(options, &directory);
+        let (core, opened) = Core::open(disk.as_mut(), &files, &mut || since(origin))?;
         let reader = core.reader();
         let shared = Arc::new(Shared {
             queue: Queue::default(),
@@ -208,6 +265,9 @@ impl Shell {
             clock: Mutex::new(core.lease_clock()),
             recent: Mutex::new(Recent::after(reader.position().revision)),
             told: Condvar::new(),
+            checkpoint_wanted: AtomicBool::new(false),
+            checkpoint: Mutex::new(core.checkpoint().applied),
+            checkpoint_told: Condvar::new(),
             reader,
             opened,
             io: disk.describe(),
@@ -251,6 +311,9 @@ impl Shell {
         self.complete(now);
         self.shared.queue.take(self.core.room().min(ROUND_BYTES_MAX), &mut self.taken);
         self.core.request(&mut self.taken);
+        if self.shared.checkpoint_wanted.swap(false, Ordering::SeqCst) {
+            self.core.request_checkpoint();
+        }
         let stepped = self.core.step(self.disk.as_mut(), now, &mut self.out);
         // what was published and answered before a fault stands
         self.shared.tell(&self.core, &mut self.out);

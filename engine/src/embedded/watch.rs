@@ -10,6 +10,7 @@
 use super::error::Error;
 use super::shell::Shared;
 use crate::mvcc::{Event, KeyRange, KeyValue};
+use crate::store::StoreReader;
 use crate::watch::EventBatch;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -97,6 +98,7 @@ pub struct Events {
 /// As an iterator it blocks until there are events, ends when the database is closed, and ends after an error.
 pub struct Watch {
     shared: Arc<Shared>,
+    reader: StoreReader,
     range: KeyRange,
     /// The first revision not given yet.
     next: i64,
@@ -105,7 +107,8 @@ pub struct Watch {
 
 impl Watch {
     pub(super) fn new(shared: Arc<Shared>, range: KeyRange, from: i64) -> Watch {
-        Watch { shared, range, next: from, ended: false }
+        let reader = shared.reader.clone();
+        Watch { shared, reader, range, next: from, ended: false }
     }
 
     /// The first revision whose events were not given yet.
@@ -168,7 +171,7 @@ impl Watch {
 
     fn read_history(&mut self) -> Result<Vec<Event>, Error> {
         self.shared.check()?;
-        let page = self.shared.reader.history(&self.range, self.next, HISTORY_EVENTS_MAX)?;
+        let page = self.reader.history(&self.range, self.next, HISTORY_EVENTS_MAX)?;
         self.next = page.next;
         Ok(page.events)
     }

@@ -373,6 +373,110 @@ fn damage_to_what_was_acknowledged_is_refused_by_name() {
     assert!(matches!(&fault, Fault::Corrupt { path, .. } if *path == segments[0]), "{fault}");
 }
 
+#[test]
+fn a_copy_taken_while_writes_go_on_holds_all_that_came_before_it_and_lives_on() {
+    let dir = directory();
+    let to = directory();
+    let to = to.path().join("copy");
+    let db = open(dir.path());
+    let lease = db.lease_grant(0, 3_600).unwrap().reply.id;
+    for n in 0..300 {
+        db.put(PutRequest { lease, ..put(format!("{n:03}"), vec![n as u8; 4_000]) }).unwrap();
+    }
+    let before = db.put(put("000", "again")).unwrap().revision;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let copied = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                db.put(put("later", vec![b'x'; 3_000])).unwrap();
+            }
+        });
+        let copied = db.snapshot(&to);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        copied.unwrap()
+    });
+    assert!(copied >= before);
+    assert!(matches!(db.snapshot(&to), Err(Error::Fault(_))), "there is a database already");
+
+    let copy = open(&to);
+    assert_eq!(copy.position().revision, copied);
+    assert_eq!(copy.hash_kv(copied).unwrap().hash, db.hash_kv(copied).unwrap().hash);
+    assert_eq!(copy.lease(lease, true).unwrap().unwrap().keys.len(), 299);
+    let old = RangeRequest { range: KeyRange::single("000"), revision: before - 1, ..Default::default() };
+    assert_eq!(copy.range(&old).unwrap().kvs[0].value.len(), 4_000, "its history too");
+    assert_eq!(copy.put(put("own", "life")).unwrap().revision, copied + 1);
+    drop(copy);
+    let copy = open(&to);
+    assert_eq!(copy.get("own").unwrap().unwrap().value, "life");
+    assert_eq!(db.get("own").unwrap(), None);
+}
+
+#[test]
+fn checkpoints_keep_the_log_short_and_opening_reads_only_what_is_behind_the_last() {
+    let dir = directory();
+    let options = || Options {
+        wal_segment_bytes: (1 << 17, 1 << 17),
+        checkpoint_wal_bytes: 1 << 19,
+        ..options(dir.path())
+    };
+    let db = Db::open(options()).unwrap();
+    for n in 0..1_500 {
+        db.put(put(format!("{}", n % 10), vec![n as u8; 4_000])).unwrap();
+        if n % 100 == 99 {
+            db.compact(db.position().revision).unwrap();
+        }
+    }
+    db.checkpoint().unwrap();
+    db.put(put("after", "the checkpoint")).unwrap();
+    let hash = db.hash_kv(0).unwrap();
+    drop(db);
+    let db = Db::open(options()).unwrap();
+    assert!(db.opened().batches < 100, "{} batches of 1,516 are left", db.opened().batches);
+    assert_eq!(db.hash_kv(0).unwrap(), hash);
+    assert_eq!(db.get("after").unwrap().unwrap().value, "the checkpoint");
+}
+
+/// The text of the fault by which the directory is refused.
+fn refused(dir: &Path) -> String {
+    match Db::open(options(dir)) {
+        Err(fault @ Fault::Corrupt { .. }) => fault.to_string(),
+        Err(other) => panic!("refused for another reason: {other}"),
+        Ok(_) => panic!("it opens"),
+    }
+}
+
+#[test]
+fn a_page_file_or_a_log_that_is_lost_or_old_is_refused() {
+    let dir = directory();
+    let (pages, wal) = (dir.path().join("pages"), dir.path().join("wal"));
+    let aside = dir.path().join("aside");
+    let life = |key: &'static str| {
+        let db = open(dir.path());
+        db.put(put(key, "1")).unwrap();
+        db.checkpoint().unwrap();
+        // the log names it with the next batch
+        db.put(put(key, "2")).unwrap();
+    };
+    life("a");
+    std::fs::copy(&pages, &aside).unwrap();
+    life("b");
+
+    let right = std::fs::read(&pages).unwrap();
+    std::fs::copy(&aside, &pages).unwrap();
+    assert!(refused(dir.path()).contains("an older one"), "{}", refused(dir.path()));
+    std::fs::remove_file(&pages).unwrap();
+    assert!(refused(dir.path()).contains("it is lost"));
+    assert!(!pages.exists(), "nothing is put in its place");
+    std::fs::write(&pages, right).unwrap();
+
+    let lost = dir.path().join("lost");
+    std::fs::rename(&wal, &lost).unwrap();
+    assert!(refused(dir.path()).contains("entries 1 to "), "{}", refused(dir.path()));
+    std::fs::remove_dir_all(&wal).unwrap();
+    std::fs::rename(&lost, &wal).unwrap();
+    assert_eq!(all(&open(dir.path())).count, 2, "and with what belongs to it, it opens");
+}
+
 /// What a program does, and whether it opens the database anew before.
 fn program() -> impl Strategy<Value = Vec<(Command, bool)>> {
     vec((Source::narrow().data_command(), prop::bool::weighted(0.05)), 1..40)
