@@ -14,6 +14,7 @@
 //! the other pair. The new meta is begun only when all that it names is synced; torn or lost, it is no meta, by its CRC.
 
 use super::Pager;
+use super::dirty::LevelPages;
 use super::file::{Durable, PageFile};
 use super::meta::{Meta, PlaceRef, Which, encode_block, encode_directory};
 use super::page::{ChildRef, PAGE_BYTES, Page, PageId};
@@ -62,10 +63,8 @@ pub(super) struct Checkpoint {
     /// Without pauses.
     pub(super) urgent: bool,
     stage: Stage,
-    /// Pages to be prepared, in order.
-    pages: VecDeque<Arc<Page>>,
-    /// The levels behind them.
-    levels: VecDeque<super::dirty::LevelPages>,
+    /// Pages to be prepared, children before parents.
+    levels: VecDeque<LevelPages>,
     bitmaps: VecDeque<(u32, Box<[u8; BITMAP_BYTES]>)>,
     /// Directories to be written.
     changed: VecDeque<u32>,
@@ -82,7 +81,6 @@ impl Checkpoint {
             root: chosen.root,
             urgent,
             stage: Stage::Pages,
-            pages: VecDeque::new(),
             levels: chosen.levels.into(),
             bitmaps: chosen.bitmaps.into(),
             changed: VecDeque::new(),
@@ -98,10 +96,12 @@ impl Checkpoint {
 
     /// The next page to be prepared.
     fn next_page(&mut self) -> Option<Arc<Page>> {
-        while self.pages.is_empty() {
-            self.pages = self.levels.pop_front()?.into_values().collect();
+        loop {
+            match self.levels.front_mut()?.pop_first() {
+                Some((_, page)) => return Some(page),
+                None => drop(self.levels.pop_front()),
+            }
         }
-        self.pages.pop_front()
     }
 
     /// The next bitmap block, at the place that the durable meta does not name.

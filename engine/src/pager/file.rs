@@ -211,6 +211,8 @@ impl PageFile {
         if self.waits_since.is_none() && published.tx > self.chosen_tx() {
             self.waits_since = Some(now);
         }
+        // there is nothing to do for whoever asked before the last one was done
+        self.requested &= published.tx > self.durable.tx;
         self.length.step(disk, self.need(pager, &published), now);
         let due = self.is_due(pager, &published, now, wal_bytes);
         let mut budget = STEP_PAGES;
