@@ -30,7 +30,7 @@ pub use crate::pager::{
 };
 
 /// Versions hashed from one root: about 10 ms of work.
-const HASH_SLICE_VERSIONS: usize = 20_000;
+const HASH_SLICE_VERSIONS: usize = 10_000;
 /// What of a range is read from one root: well below a millisecond of work.
 const RANGE_SLICE: Slice = Slice { keys: 1_000, bytes: 64 << 10 };
 /// Compactions that may overtake a HashKV or a range at the newest revision, each of which makes it begin anew; after so many

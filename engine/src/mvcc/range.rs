@@ -16,6 +16,7 @@
 use super::cell::{Body, Fields, revision_key};
 use super::record::KeyValue;
 use super::revision::{KeyRange, Revision};
+use super::versions::everything;
 use super::view::View;
 use crate::command::{RangeReply, RangeRequest, SortOrder, SortTarget};
 use crate::error::{ReadError, Refusal};
@@ -62,6 +63,9 @@ enum Phase {
     /// The records from a revision on, which so far make so many keys more then than there are now.
     CountingRecords(Revision, i64),
 }
+
+/// Finding the older version of a key costs as much as reading so many records in their order.
+const CHAIN_COST_RECORDS: u64 = 16;
 
 /// What a stretch of work came to.
 enum Step {
@@ -151,15 +155,18 @@ impl Scan {
         let range = self.rest.clone();
         let is_newest = self.at >= view.current;
         let mut walk = view.walk(&range, !is_newest)?;
-        let (mut looked_at, mut bytes) = (0, 0);
+        let mut gathered = Gathered::default();
+        let mut looked_at = 0;
         loop {
-            if self.kvs.len() >= self.wanted && (!self.counted || self.count.is_some()) {
+            let is_full = self.kvs.len() + gathered.kvs.len() >= self.wanted;
+            if is_full && (!self.counted || self.count.is_some()) {
+                gathered.finish(&mut self.kvs);
                 return Ok(Step::Done);
             }
             let Some((key, newest)) = walk.next()? else { break };
-            let is_full = self.kvs.len() >= self.wanted;
-            if is_full || looked_at >= slice.keys || bytes >= slice.bytes {
+            if is_full || looked_at >= slice.keys || gathered.size >= slice.bytes {
                 self.rest.key = Bytes::copy_from_slice(&key);
+                gathered.finish(&mut self.kvs);
                 if is_full {
                     self.phase = self.begin_count(view)?;
                 }
@@ -167,11 +174,10 @@ impl Scan {
             }
             looked_at += 1;
             if let Some(body) = view.at(&newest, self.at)?.and_then(|seen| seen.body) {
-                let kv = self.key_value(view, &key, &body)?;
-                bytes += kv.key.len() + kv.value.len();
-                self.kvs.push(Arc::new(kv));
+                gathered.add(view, &key, &body, self.values)?;
             }
         }
+        gathered.finish(&mut self.kvs);
         self.count.get_or_insert(self.kvs.len() as i64);
         Ok(Step::Done)
     }
@@ -190,8 +196,14 @@ impl Scan {
     /// Chooses the shorter way to the count of an older revision.
     fn begin_count<P: Pages>(&self, view: &View<'_, P>) -> Paged<Phase> {
         let first = Revision { main: self.at + 1, sub: 0 };
-        let keys = view.live_count(&self.rest)? + view.count(TreeId::Deleted, &self.rest)?;
-        if view.records_from(first)? <= keys {
+        let count = |range: &KeyRange| -> Paged<u64> {
+            Ok(view.live_count(range)? + view.count(TreeId::Deleted, range)?)
+        };
+        let (keys, all_keys) = (count(&self.rest)?, count(&everything())?);
+        let records = view.records_from(first)?;
+        // of the keys to come so many have changed since, if changes fell on all keys alike
+        let changed = keys.min(records.saturating_mul(keys) / all_keys.max(1));
+        if records <= keys + changed * CHAIN_COST_RECORDS {
             Ok(Phase::CountingRecords(first, 0))
         } else {
             Ok(Phase::CountingKeys(self.kvs.len() as i64))
@@ -261,6 +273,59 @@ impl Scan {
             kvs.iter_mut().for_each(|kv| without_value(Arc::make_mut(kv), request.sort_target));
         }
         RangeReply { current_revision: self.current, kvs, more, count }
+    }
+}
+
+/// The key-values of a slice in the making: their bytes stand in one allocation, which lives as long as any of them.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    kvs: Vec<Unfinished>,
+    /// Bytes of keys and values, those in runs too.
+    size: usize,
+}
+
+/// A key-value whose key and value are still to be cut out of the bytes gathered.
+struct Unfinished {
+    kv: KeyValue,
+    /// Where in the bytes its key and its value end; a value of a run is in the key-value already.
+    key_end: usize,
+    value_end: usize,
+}
+
+impl Gathered {
+    fn add<P: Pages>(&mut self, view: &View<'_, P>, key: &[u8], body: &Body<'_>, values: bool) -> Paged<()> {
+        let fields = view.read(TreeId::Keys, body.fields())?;
+        let Fields { create_revision, mod_revision, version, lease, .. } = fields;
+        let value = match &body.run {
+            Some(run) if values => view.pages.run(TreeId::Keys, run)?,
+            _ => Bytes::new(),
+        };
+        self.size += key.len() + value.len() + fields.value.len();
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        if values {
+            self.bytes.extend_from_slice(fields.value);
+        }
+        let value_end = self.bytes.len();
+        let kv = KeyValue { key: Bytes::new(), create_revision, mod_revision, version, value, lease };
+        self.kvs.push(Unfinished { kv, key_end, value_end });
+        Ok(())
+    }
+
+    fn finish(mut self, out: &mut Vec<Arc<KeyValue>>) {
+        self.bytes.shrink_to_fit();
+        let bytes = Bytes::from(self.bytes);
+        let mut begin = 0;
+        out.reserve(self.kvs.len());
+        for Unfinished { mut kv, key_end, value_end } in self.kvs {
+            kv.key = bytes.slice(begin..key_end);
+            if value_end > key_end {
+                kv.value = bytes.slice(key_end..value_end);
+            }
+            begin = value_end;
+            out.push(Arc::new(kv));
+        }
     }
 }
 
