@@ -13,6 +13,7 @@
 
 use super::status::Error;
 use crate::config::ETCD_CLUSTER_VERSION;
+use crate::metrics::Histogram;
 use crate::proto::etcdserverpb as pb;
 use crate::serving::Shared;
 use coffer_engine::error::{Fault, ReadError};
@@ -236,9 +237,11 @@ impl Sending {
     fn checksum(&mut self) -> pb::SnapshotResponse {
         // the root is needed no more, however long the client takes for the last message
         self.held.end(cut_short());
+        let took = self.began.elapsed();
+        self.shared.metrics.observe(Histogram::SnapshotSeconds, took.as_secs_f64());
         tracing::info!(
             "total-bytes" = self.total,
-            took = ?self.began.elapsed(),
+            ?took,
             "storage-version" = ETCD_CLUSTER_VERSION,
             "successfully sent database snapshot to client"
         );

@@ -89,7 +89,6 @@ fn what_is_not_there_yet_says_so() {
     let mut member = TestMember::start(&[]);
     run(async {
         let mut client = member.client().await;
-        assert_eq!(refusal(client.maintenance.snapshot(pb::SnapshotRequest {}).await).0, Code::Unimplemented);
         let downgrade = pb::DowngradeRequest { action: 0, version: "3.6".into() };
         assert_eq!(refusal(client.maintenance.downgrade(downgrade).await).0, Code::Unimplemented);
     });
