@@ -7,7 +7,7 @@ use crate::mvcc::view::View;
 use crate::pager::offline::{FilePages, PAGE_FORMAT_NUMBER, fixed_pages_of, page_at};
 use crate::pager::page::{ChildRef, PAGE_BYTES, Page, PageId, RunRef, TreeId};
 use crate::pager::root::Root;
-use crate::pager::{Paged, Pages};
+use crate::pager::{Paged, Pages, fixed_pages_below};
 use bytes::Bytes;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -73,7 +73,7 @@ impl Image {
             tx: head.tx,
             trees: head.trees,
             standing: head.standing,
-            pages_used: head.pages,
+            pages_used: head.pages + fixed_pages_below(head.pages_end),
             pages_end: head.pages_end,
             ..Root::default()
         };
@@ -161,11 +161,7 @@ impl Image {
     }
 
     /// Reads all pages in order, neighbours of the page file together, checks them, and gives them to `each`.
-    fn for_each_stretch(
-        &self,
-        progress: &mut dyn FnMut(u64, u64),
-        each: Each<'_>,
-    ) -> Result<(), Fault> {
+    fn for_each_stretch(&self, progress: &mut dyn FnMut(u64, u64), each: Each<'_>) -> Result<(), Fault> {
         let ids: Vec<PageId> = self.pages.iter().collect();
         let total = ids.len() as u64 * PAGE_BYTES as u64;
         let mut buf = Vec::new();

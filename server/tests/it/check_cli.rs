@@ -278,6 +278,24 @@ fn what_cannot_be_restored_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn status_tells_of_a_small_store_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path();
+    let process = started(directory, "data");
+    let address = process.endpoint.strip_prefix("http://").unwrap().to_owned();
+    for key in ["", "one"] {
+        if !key.is_empty() {
+            run(async { Client::connect(&process.endpoint).await.put(key, "value").await });
+        }
+        assert_eq!(told(directory, &["snapshot", "save", "backup.db", "--endpoints", &address]).0, 0);
+        let (code, out, err) = told(directory, &["snapshot", "status", "backup.db", "-w", "fields"]);
+        assert_eq!(code, 0, "{err}");
+        let revision = if key.is_empty() { 1 } else { 2 };
+        assert!(out.contains(&format!("\"Revision\" : {revision}\n\"Keys\" : {}\n", revision - 1)), "{out}");
+    }
+}
+
+#[test]
 fn status_refuses_what_is_not_whole() {
     let temporary = tempfile::tempdir().unwrap();
     let directory = temporary.path();
