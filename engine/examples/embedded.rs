@@ -121,5 +121,10 @@ fn second_life(dir: &std::path::Path, db: Db) -> Outcome {
         db.position().revision,
         db.hash_kv(0)? == hash
     );
+
+    let to = dir.join("copy");
+    let copied = db.snapshot(&to)?;
+    let copy = Db::open(Options::new(&to))?;
+    println!("a copy at revision {copied}, the same hash: {}", copy.hash_kv(0)? == hash);
     Ok(())
 }

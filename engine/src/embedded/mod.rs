@@ -44,11 +44,12 @@
 //!   reads or watches. Removing what it hides is done in the background.
 //! - *Look at errors.* [`Error::Refused`], [`Error::Invalid`] and [`Error::Busy`] changed nothing. [`Error::Fault`] from a
 //!   write means that the database has stopped: the disk failed or bytes are damaged; every later call gives the same fault, and
-//!   opening again tells whether the write was made. Never answer it by opening in a loop: a sync that failed once may
-//!   succeed the next time without having written anything, which is why opening reads everything back past the cache.
-//! - *Mind the disk.* When it is full, writes that need room are refused with
-//!   [`Refusal::NoSpace`](crate::error::Refusal::NoSpace), deletes, compaction, revocations and renewals go on, and it
-//!   resumes by itself when there is room; no lease ends meanwhile.
+//!   opening again tells whether the write was made. Nothing is tried a second time in between: a sync that failed once may
+//!   succeed the next time without having written anything, which is why opening reads the log back past the cache.
+//! - *Mind the disk.* When it is full, writes that need room are refused with [`Refusal::NoSpace`]; deletes, compaction,
+//!   revocations and renewals go on, and it resumes by itself when there is room; no lease ends meanwhile.
+//! - *Back up* with [`Db::snapshot`], not by copying the files of a database that is open: page file and log belong together,
+//!   and opening refuses a page file or a log that is lost or older than the other.
 //! - *Close*, or drop the last handle: both wait until the log has its final mark. A program that is killed instead loses
 //!   nothing either; the mark lets the next opening tell damage from a write that was under way.
 //! - *Do not fork.* A child process has neither the thread nor the lock.
