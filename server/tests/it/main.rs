@@ -5,6 +5,7 @@ mod binary;
 mod check_cli;
 mod compaction;
 mod errors;
+mod formats;
 mod kill;
 mod kv;
 mod lease;
