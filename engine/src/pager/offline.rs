@@ -30,6 +30,11 @@ use std::sync::Arc;
 /// Number of the page file's format.
 pub const PAGE_FORMAT_NUMBER: u32 = FORMAT_NUMBER;
 
+/// Pages of the smallest file.
+pub const FILE_PAGES_MIN: u64 = FIRST_PAGE as u64;
+/// Pages that a file may have.
+pub const FILE_PAGES_MAX: u64 = PAGES_MAX;
+
 const WORDS: usize = REGION_PAGES as usize / 64;
 
 /// A durable root and what it reaches.

@@ -18,6 +18,7 @@
 
 use crate::error::Fault;
 use crate::mvcc::{REVISION_MAX, Revision};
+use crate::pager::offline::FILE_PAGES_MAX;
 use crate::pager::page::{CHILD_REF_BYTES, ChildRef, HEAD_BYTES, PAGE_BYTES, Page, PageId, PageKind, TREES};
 use crate::pager::root::Standing;
 use std::path::Path;
@@ -28,8 +29,6 @@ pub const FORMAT_NUMBER: u32 = 1;
 pub const LABEL_BYTES: usize = 32;
 /// Pages that one map block tells of.
 pub(super) const MAP_PAGES: u64 = 32_000;
-/// Pages a file can have: an id has 32 bits.
-const PAGES_END_MAX: u64 = 1 << 32;
 
 const MAGIC: [u8; 8] = *b"coffrIMG";
 const AT_CRC: usize = 8;
@@ -142,7 +141,7 @@ impl ImageHead {
 
     /// What cannot be, though its CRC is right.
     fn flaw(&self) -> Option<(usize, String, String)> {
-        if self.pages > self.pages_end || self.pages_end > PAGES_END_MAX {
+        if self.pages > self.pages_end || self.pages_end > FILE_PAGES_MAX {
             let found = format!("{} pages, the highest below {}", self.pages, self.pages_end);
             return Some((AT_PAGES, "a number of pages that fits their ids".into(), found));
         }
@@ -248,7 +247,7 @@ pub struct PageSet {
 impl PageSet {
     /// The pages for which `is_used` says so, out of all below `end`.
     pub fn new(end: u64, mut is_used: impl FnMut(PageId) -> bool) -> PageSet {
-        let end = end.min(PAGES_END_MAX);
+        let end = end.min(FILE_PAGES_MAX);
         let mut words = vec![0_u64; usize::try_from(end.div_ceil(64)).unwrap_or(usize::MAX)];
         for id in 0..end {
             if is_used(PageId(id as u32)) {

@@ -4,7 +4,7 @@ use super::format::{ImageHead, PageSet, check_page, corrupt};
 use crate::disk::{BLOCK_BYTES, Disk, FileMap};
 use crate::error::Fault;
 use crate::mvcc::view::View;
-use crate::pager::offline::{FilePages, PAGE_FORMAT_NUMBER, fixed_pages_of, page_at};
+use crate::pager::offline::{FILE_PAGES_MIN, FilePages, PAGE_FORMAT_NUMBER, fixed_pages_of, page_at};
 use crate::pager::page::{ChildRef, PAGE_BYTES, Page, PageId, RunRef, TreeId};
 use crate::pager::root::Root;
 use crate::pager::{Paged, Pages, fixed_pages_below};
@@ -69,12 +69,13 @@ impl Image {
         let map = disk.map(path).map_err(io("map"))?;
         let map = ImageMap { map, first: head.first_page_block(), pages: Arc::clone(&pages) };
         let mapped = FilePages::new(Arc::new(map), path.to_path_buf());
+        let pages_end = head.pages_end.max(FILE_PAGES_MIN);
         let mut root = Root {
             tx: head.tx,
             trees: head.trees,
             standing: head.standing,
-            pages_used: head.pages + fixed_pages_below(head.pages_end),
-            pages_end: head.pages_end,
+            pages_used: head.pages + fixed_pages_below(pages_end),
+            pages_end,
             ..Root::default()
         };
         let mut image =
