@@ -78,6 +78,10 @@ pub(super) async fn stream(
 async fn make_durable(shared: &Arc<Shared>) -> Result<(), Status> {
     let wanted = shared.reader().position().applied;
     let until = Instant::now() + shared.config.snapshot_timeout;
+    if shared.reader().durable_applied() < wanted {
+        // one request is enough: a checkpoint that is under way is followed by another
+        shared.node.request_checkpoint();
+    }
     while shared.reader().durable_applied() < wanted {
         if shared.is_stopping() {
             return Err(Error::Stopped.into());
@@ -85,7 +89,6 @@ async fn make_durable(shared: &Arc<Shared>) -> Result<(), Status> {
         if Instant::now() >= until {
             return Err(Error::Timeout.into());
         }
-        shared.node.request_checkpoint();
         tokio::time::sleep(CHECKPOINT_POLL).await;
     }
     Ok(())
