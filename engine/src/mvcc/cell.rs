@@ -474,7 +474,8 @@ impl<'a> Reader<'a> {
             let byte = self.byte()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return Ok(value);
+                // the tenth byte has room for one bit
+                return if shift == 63 && byte > 1 { Err(Malformed) } else { Ok(value) };
             }
         }
         Err(Malformed)

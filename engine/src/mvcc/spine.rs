@@ -182,16 +182,18 @@ mod tests {
 
     #[test]
     fn a_spine_that_grows_too_long_starts_again() {
+        // nine bytes
+        const SUB: i64 = 1 << 60;
         let mut rest = Vec::new();
         let mut next = Vec::new();
         let mut number = 1;
         let mut main = 1_i64;
         let mut restarts = 0;
         for _ in 0..200 {
-            let top = Revision { main, sub: 1 << 40 };
+            let top = Revision { main, sub: SUB };
             main += 1 << 50;
             let link =
-                Spine { number, top, rest: &rest }.push(Revision { main, sub: 1 << 40 }, &mut next).unwrap();
+                Spine { number, top, rest: &rest }.push(Revision { main, sub: SUB }, &mut next).unwrap();
             std::mem::swap(&mut rest, &mut next);
             assert!(rest.len() <= SPINE_BYTES_MAX);
             restarts += u32::from(link.number == 1);
