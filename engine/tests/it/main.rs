@@ -8,6 +8,7 @@ mod command_encoding;
 mod embedded;
 mod model;
 mod mvcc;
+mod mvcc_disk;
 mod mvcc_rig;
 mod naive;
 mod pager_crash;

@@ -9,10 +9,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// A batch of commands, and the budget of compaction spent after it.
-type Step = (Vec<Stamped>, usize);
+pub(crate) type Step = (Vec<Stamped>, usize);
 
 /// Steps of commands from a source; the clock goes on.
-fn steps(source: &Source, length: usize, batch: usize) -> impl Strategy<Value = Vec<Step>> + use<> {
+pub(crate) fn steps(
+    source: &Source,
+    length: usize,
+    batch: usize,
+) -> impl Strategy<Value = Vec<Step>> + use<> {
     let stamped = (source.command_of_any_kind(), (0..4u64).prop_map(|n| n * 500));
     let budget = prop_oneof![2 => Just(0), 1 => 1..6usize, 1 => Just(100)];
     vec((vec(stamped, 1..batch + 1), budget), 1..length).prop_map(|steps| {
@@ -38,7 +42,7 @@ fn sized(lengths: &'static [usize], first: u8) -> BoxedStrategy<Bytes> {
     (prop::sample::select(lengths), first..first + 3).prop_map(bytes).boxed()
 }
 
-fn large() -> Source {
+pub(crate) fn large() -> Source {
     Source {
         key: sized(&[1, 1, 2, 511, 512, 513, 600, 5000], b'a'),
         end: prop_oneof![
