@@ -5,8 +5,8 @@
 //!          `- children first -'    `- to the places that the                              `- the one before counts
 //!                                     durable meta does not name -'                          until here
 //! ```
-//! The pages come from the list that was captured when the root was chosen, never through the page table: what is applied
-//! meanwhile goes its own way. A page is on the way to the file with its CRC known before a parent of it is prepared.
+//! The pages are those of the list that was captured when the root was chosen, wherever what is applied meanwhile goes:
+//! the chosen root holds their places, so each stays where it is until it was written. A page is on the way to the file with its CRC known before a parent of it is prepared.
 //!
 //! **Why a crash at any point loses nothing.** Until the new meta is durable, the old one names its root, its blocks and
 //! its directories, and nothing that it names is written: pages of a new root lie where the old one reaches nothing (an
@@ -14,7 +14,7 @@
 //! the other pair. The new meta is begun only when all that it names is synced; torn or lost, it is no meta, by its CRC.
 
 use super::Pager;
-use super::dirty::LevelPages;
+use super::dirty::PageSet;
 use super::file::{Durable, PageFile};
 use super::meta::{Meta, PlaceRef, Which, encode_block, encode_directory};
 use super::page::{ChildRef, PAGE_BYTES, Page, PageId};
@@ -64,7 +64,7 @@ pub(super) struct Checkpoint {
     pub(super) urgent: bool,
     stage: Stage,
     /// Pages to be prepared, children before parents.
-    levels: VecDeque<LevelPages>,
+    levels: VecDeque<PageSet>,
     bitmaps: VecDeque<(u32, Box<[u8; BITMAP_BYTES]>)>,
     /// Directories to be written.
     changed: VecDeque<u32>,
@@ -95,10 +95,12 @@ impl Checkpoint {
     }
 
     /// The next page to be prepared.
-    fn next_page(&mut self) -> Option<Arc<Page>> {
+    fn next_page(&mut self, pager: &Pager) -> Option<Arc<Page>> {
         loop {
-            match self.levels.front_mut()?.pop_first() {
-                Some((_, page)) => return Some(page),
+            match self.levels.front_mut()?.pop_first().map(|id| pager.captured_page(id)) {
+                Some(Some(page)) => return Some(page),
+                // it was spilled
+                Some(None) => {}
                 None => drop(self.levels.pop_front()),
             }
         }
@@ -219,7 +221,7 @@ impl PageFile {
         match checkpoint.stage {
             Stage::Pages => {
                 while *budget > 0 && self.out.has_room(now, hurry) {
-                    let Some(page) = checkpoint.next_page() else {
+                    let Some(page) = checkpoint.next_page(pager) else {
                         checkpoint.stage = Stage::Blocks;
                         return Ok(true);
                     };

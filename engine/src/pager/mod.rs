@@ -53,7 +53,6 @@ use bytes::Bytes;
 use page::{ChildRef, Page, PageId, PageKind, RunRef, TreeId};
 
 pub(crate) use children::children;
-pub use dirty::LevelPages;
 pub use file::{Durable, PagerNext, PagerOptions, PagerStats};
 pub use meta::FORMAT_NUMBER;
 pub use opening::PagerOpened;

@@ -131,7 +131,8 @@ impl PageTable {
     #[inline]
     fn pointer(&self, id: PageId, tx: u64) -> Option<NonNull<Page>> {
         let entry = self.entries.get(id.0)?;
-        if entry.tx.load(Ordering::SeqCst) != tx {
+        // an entry of 0 is nobody's, whatever pointer is in it for a moment
+        if tx == 0 || entry.tx.load(Ordering::SeqCst) != tx {
             return None;
         }
         let page = entry.page.load(Ordering::Acquire);
@@ -250,6 +251,16 @@ impl TableWriter {
         self.table.pointer(id, tx).map(|page| unsafe { page.as_ref() })
     }
 
+    /// The page that is in memory at `id`, to be kept.
+    pub(super) fn shared_page(&self, id: PageId) -> Option<Arc<Page>> {
+        let page = self.table.pointer(id, self.tx_at(id))?;
+        // SAFETY: the pointer came from Arc::into_raw in `install`, and the count it stands for is given back only by the
+        // writer, which cannot while it is borrowed.
+        unsafe { Arc::increment_strong_count(page.as_ptr()) };
+        // SAFETY: as above; the count was raised for this one.
+        Some(unsafe { Arc::from_raw(page.as_ptr()) })
+    }
+
     /// The transaction whose page is in memory at `id`; 0: none.
     pub(super) fn tx_at(&self, id: PageId) -> u64 {
         self.table.entries.get(id.0).map_or(0, |entry| entry.tx.load(Ordering::Relaxed))
@@ -322,8 +333,15 @@ impl TableWriter {
         *self.table.durable.lock() = root;
     }
 
-    /// Lists the readers, and gives up to `budget` things back that none of them can have. The answer is the list.
-    pub(super) fn reclaim(&mut self, budget: usize) -> &[u64] {
+    /// Which transactions' roots are read, in order, each once.
+    pub(super) fn readers(&mut self) -> &[u64] {
+        self.table.readers.list(&mut self.readers);
+        &self.readers
+    }
+
+    /// Gives up to `budget` things back that no reader can have, or looks at as many.
+    pub(super) fn reclaim(&mut self, budget: usize) {
+        // listed anew: what is in `retired` was taken out of reach before this
         self.table.readers.list(&mut self.readers);
         let pool = &mut self.pool;
         self.retired.settle(&self.readers, budget, |kept| match kept {
@@ -331,7 +349,6 @@ impl TableWriter {
             Kept::Page(page) => drop(page),
             Kept::Root(root) => drop(root),
         });
-        &self.readers
     }
 
     /// Pages and roots that wait for readers.

@@ -145,12 +145,13 @@ impl Pager {
 
     fn reclaim_within(&mut self, budget: usize) {
         let mut free_ids = std::mem::take(&mut self.free_ids);
-        let readers = self.table.reclaim(budget);
-        self.reuse.settle(readers, budget, |id| free_ids.push(id));
+        self.reuse.settle(self.table.readers(), budget, |id| free_ids.push(id));
         for id in free_ids.drain(..) {
             self.release(id);
         }
         self.free_ids = free_ids;
+        // after the ids: their pages are at hand for the next transaction, while they are in the processor's cache
+        self.table.reclaim(2 * budget);
     }
 
     /// Nobody reaches the page: its id is free.
@@ -168,7 +169,7 @@ impl Pager {
             self.places.set(id.0, 0);
             let page = page.share();
             if persistent {
-                self.dirty.insert(id, Arc::clone(&page));
+                self.dirty.insert(id, page.level());
             }
             self.table.install(id, self.tx, page);
         }

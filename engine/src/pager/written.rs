@@ -1,7 +1,7 @@
 //! The seam to whoever writes the file: which pages are to be written, and what follows when they were.
 
 use super::children::children;
-use super::dirty::LevelPages;
+use super::dirty::PageSet;
 use super::map_pages::MapPages;
 use super::page::{PAGE_BYTES, Page, PageId};
 use super::root::Root;
@@ -27,9 +27,9 @@ pub(super) struct FileParts {
 pub(super) struct Chosen {
     /// The root.
     pub(super) root: Arc<Root>,
-    /// Its pages that were not written yet, by level: children before parents. A page whose spill is under way is among
-    /// them, as its write may end before or after.
-    pub(super) levels: Vec<LevelPages>,
+    /// Where its pages are that were not written yet, by level: children before parents. [`Pager::captured_page`] has
+    /// them.
+    pub(super) levels: Vec<PageSet>,
     /// The bitmaps (region, bits) that differ from those chosen before and lie below `root.pages_end`.
     pub(super) bitmaps: Vec<(u32, Box<[u8; BITMAP_BYTES]>)>,
 }
@@ -63,6 +63,17 @@ impl Pager {
         Chosen { root, levels: self.dirty.take(), bitmaps }
     }
 
+    /// A page of the chosen root that was not written yet; `None`: it was, by a spill that was under way.
+    ///
+    /// A page that was captured stays in the page table until it was written, even if later roots do not reach it: the
+    /// chosen root counts as durable, so its id is not given out again.
+    pub(super) fn captured_page(&self, id: PageId) -> Option<Arc<Page>> {
+        let page = self.table.shared_page(id)?;
+        let chosen = self.chosen.as_ref().map_or(0, |root| root.tx);
+        assert!(page.tx() <= chosen, "{page:?} was captured by the root of {chosen}");
+        Some(page)
+    }
+
     /// The chosen root is durable, the one before does not count any more.
     ///
     /// # Panics
@@ -81,9 +92,10 @@ impl Pager {
     pub(super) fn spill_candidates(&mut self, max: usize) -> Vec<(PageId, u64, Arc<Page>)> {
         // branches that wait for their children are passed over, but not all of a large file's in one call
         let look_at = 4 * max + 256;
-        let pages = self.dirty.iter().filter(|(id, _)| !self.reuse.is_writing(*id)).take(look_at);
+        let ids = self.dirty.iter().filter(|id| !self.reuse.is_writing(*id)).take(look_at);
+        let pages = ids.filter_map(|id| Some((id, self.table.shared_page(id)?)));
         let ready = pages.filter(|(_, page)| self.children_written(page)).take(max);
-        let out: Vec<_> = ready.map(|(id, page)| (id, page.tx(), Arc::clone(page))).collect();
+        let out: Vec<_> = ready.map(|(id, page)| (id, page.tx(), page)).collect();
         for (id, _, _) in &out {
             self.reuse.writing(*id);
         }

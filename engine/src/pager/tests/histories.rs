@@ -3,6 +3,7 @@
 use super::test_map::TestMap;
 use super::*;
 use crate::pager::HeldBack;
+use crate::pager::dirty::PageSet;
 use crate::pager::page::RunRef;
 use crate::pager::reader::{PagerReader, Pinned};
 use crate::pager::root::Root;
@@ -55,8 +56,8 @@ struct World {
     published: Rc<View>,
     durable: (Arc<Root>, Rc<View>),
     chosen: Option<(Arc<Root>, Rc<View>)>,
-    /// Pages of the chosen root, and spilled ones, that are not in the file yet.
-    captured: Vec<Write>,
+    /// Pages of the chosen root that are not in the file yet, and spilled ones.
+    captured: Vec<PageId>,
     spilled: Vec<Write>,
     readers: Vec<(Pinned, Rc<View>)>,
     /// What the durable root's meta would name, and the chosen one's.
@@ -115,8 +116,8 @@ impl World {
         for view in views {
             assert!(!view.ids().contains(&id), "{id} is given out while tx {} reaches it", view.tx);
         }
-        let mut writes = self.captured.iter().chain(&self.spilled);
-        assert!(!writes.any(|(writing, _, _)| *writing == id), "{id} is given out while it is being written");
+        let mut writes = self.captured.iter().chain(self.spilled.iter().map(|(writing, _, _)| writing));
+        assert!(!writes.any(|writing| *writing == id), "{id} is given out while it is being written");
     }
 
     fn make(&mut self) {
@@ -214,7 +215,7 @@ impl World {
         }
         let chosen = self.pager.choose();
         assert_eq!(chosen.root.tx, self.published.tx);
-        self.captured = chosen.levels.into_iter().flatten().map(|(id, page)| (id, page.tx(), page)).collect();
+        self.captured = chosen.levels.iter().flat_map(PageSet::iter).collect();
         self.chosen = Some((chosen.root, self.published.clone()));
         self.chosen_bitmaps = self.bitmaps.clone();
         self.chosen_bitmaps.extend(chosen.bitmaps);
@@ -231,7 +232,12 @@ impl World {
             let at = self.rng.below(writes);
             let (id, tx, page) = match at.checked_sub(captured) {
                 Some(at) => self.spilled.swap_remove(at as usize),
-                None => self.captured.swap_remove(at as usize),
+                None => {
+                    let id = self.captured.swap_remove(at as usize);
+                    // none: a spill that was under way was faster
+                    let Some(page) = self.pager.captured_page(id) else { continue };
+                    (id, page.tx(), page)
+                }
             };
             let crc = self.map.write(id, &page);
             self.pager.page_written(id, tx, crc);

@@ -3,6 +3,7 @@
 use super::test_map::TestMap;
 use super::*;
 use crate::pager::HeldBack;
+use crate::pager::dirty::PageSet;
 use crate::pager::reader::PagerReader;
 use crate::pager::root::Root;
 use crate::pager::written::FileParts;
@@ -56,7 +57,9 @@ fn write_one(pager: &mut Pager, rng: &mut Rng, leaves: &mut [ChildRef], root: &m
 }
 
 fn checkpoint(pager: &mut Pager, map: &TestMap) {
-    for (id, page) in pager.choose().levels.into_iter().flatten() {
+    let levels = pager.choose().levels;
+    for id in levels.iter().flat_map(PageSet::iter) {
+        let page = pager.captured_page(id).expect("no spill is under way");
         let crc = map.write(id, &page);
         pager.page_written(id, page.tx(), crc);
     }

@@ -131,11 +131,12 @@ impl Writer {
 
     fn reclaim(&mut self) {
         let mut free = Vec::new();
-        self.reuse.settle(self.table.reclaim(100), 100, |id| free.push(id));
+        self.reuse.settle(self.table.readers(), 100, |id| free.push(id));
         for id in free {
             self.table.clear(id, self.table.tx_at(id));
             self.free.push(id);
         }
+        self.table.reclaim(100);
     }
 
     fn spawn_reader(&self, how: How, rounds: usize) -> thread::JoinHandle<()> {
@@ -200,7 +201,6 @@ fn beside_a_writer(readers: &[How], rounds: usize) {
         thread.join().expect("a reader saw what it must");
     }
     // with the readers, what they held back is gone
-    writer.reclaim();
     writer.reclaim();
     assert_eq!(writer.table.retired(), 0);
     assert_eq!(writer.free.len(), IDS - 1, "only the newest page, which is durable, is left");
