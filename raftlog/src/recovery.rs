@@ -139,11 +139,8 @@ impl Recovery<'_> {
         if let Some(stale) = stale.or_else(|| is_stale(self.options, &self.pages, named)) {
             return Err(self.without_new_file(&mut shared, stale.into()));
         }
-        if replay.error().is_some() {
-            return Err(match std::mem::replace(replay, Replay::new(Store::new(), 0)).finish(0) {
-                Err(error) => error,
-                Ok(_) => Error::Fault(Fault::Stopped),
-            });
+        if let Some(error) = replay.take_error() {
+            return Err(error);
         }
         let (wal, opened) = opened?;
         replay.know(opened.hard_state);
@@ -195,8 +192,9 @@ impl Recovery<'_> {
             // why it is refused is said at the end
             let _ = self.replay.visit(batch);
         }
+        self.replay.end(opened.checkpoint.1)?;
         let replayed = self.replay.replayed();
-        let (store, view) = self.replay.finish(opened.checkpoint.1)?;
+        let (store, view) = self.replay.into_parts();
         check_owner(&store, self.options)?;
         Ok(Recovered { wal, store, view, opened, pages: self.pages, replayed })
     }

@@ -87,8 +87,8 @@ impl Replay {
     }
 
     /// What stopped the reading, if anything did.
-    pub(crate) fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
+    pub(crate) fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
     }
 
     /// Whether it stopped because the log begins too late for the page file.
@@ -264,7 +264,18 @@ impl Replay {
     /// # Errors
     /// See the head of [`crate::recovery`].
     pub fn finish(mut self, checkpoint: u64) -> Result<(Store, LogView), Error> {
-        if let Some(error) = self.error {
+        self.end(checkpoint)?;
+        Ok(self.into_parts())
+    }
+
+    /// Store and view.
+    pub(crate) fn into_parts(self) -> (Store, LogView) {
+        (self.store, self.view)
+    }
+
+    /// See [`Replay::finish`].
+    pub(crate) fn end(&mut self, checkpoint: u64) -> Result<(), Error> {
+        if let Some(error) = self.error.take() {
             return Err(error);
         }
         let end = self.last.max(checkpoint);
@@ -291,7 +302,7 @@ impl Replay {
             )));
         }
         self.view.set_initial_state(hard_state, conf);
-        Ok((self.store, self.view))
+        Ok(())
     }
 }
 

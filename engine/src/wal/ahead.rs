@@ -3,7 +3,7 @@
 //! ```text
 //! make:     create next.tmp > allocate > fill with the stamp, in chunks > sync > rename > sync directory > ready
 //! recycle:  rename the old segment > sync directory > open > ready
-//! remove:   remove the old segment > sync directory
+//! remove:   remove the old segment > sync directory, if there are more than are kept for recycling
 //! give up:  close next.tmp > remove it, when there is no space; tried again smaller, then after a while
 //! cut:      open the segment in which the log ended > truncate it > close
 //! ```
@@ -26,6 +26,9 @@ use std::path::PathBuf;
 
 /// Segments kept ready: the next one and the reserve.
 pub(super) const READY_SEGMENTS: usize = 2;
+/// Segments kept that nobody needs and that no further one is to be made of yet. A checkpoint lets several go at once, and
+/// those that follow are begun one by one until the next; making one afresh costs as many bytes as it will hold.
+const KEPT_RETIRED: usize = 4;
 /// How long to wait after the disk was full before trying again, in microseconds: soon enough to go on by itself
 /// within a second, rare enough to cost nothing.
 pub const SPACE_RETRY_US: Micros = 250_000;
@@ -176,6 +179,7 @@ impl Ahead {
         let wanted = self.ready.len() < READY_SEGMENTS;
         let waiting = self.full && now < self.retry_at;
         let fits = self.retired.front().is_some_and(|old| old.bytes >= self.bytes_min);
+        let spare = !fits || self.retired.len() > KEPT_RETIRED;
         if wanted && fits {
             if !waiting && let Some(old) = self.retired.pop_front() {
                 let op = Op::Rename {
@@ -184,7 +188,7 @@ impl Ahead {
                 };
                 self.start(disk, Job::RecycleRename { segment, old }, op);
             }
-        } else if let Some(old) = self.retired.pop_front() {
+        } else if let Some(old) = self.retired.pop_front_if(|_| spare) {
             self.start(disk, Job::Remove, Op::Remove { path: segment_path(&self.dir, old.segment) });
         } else if wanted && !waiting {
             let op = Op::Open { path: unfinished_path(&self.dir), create: true, cached: false };

@@ -161,20 +161,28 @@ fn released_segments_are_recycled_and_the_log_opens_without_them() {
     }
     let stats = rig.wal.stats().clone();
     assert!(stats.segments_recycled > 10, "{stats:?}");
-    assert!(most <= 8, "{most} segments lay there at a time");
+    assert!(most <= 12, "{most} segments lay there at a time");
     assert_eq!(rig.wal.wakeup(), None);
     let (_, opened, found) = open(&mut rig.disk.fork(1), small_options(2), 0).expect("it opens");
     check(&rig, rig.wal.durable(), &opened, &found, "after recycling");
     println!("recycled {}, begun {}", stats.segments_recycled, stats.segments_begun);
-    // those that are there follow one another: a few that are needed, and two that are ready
+    assert!(stats.segments_recycled * 10 > stats.segments_begun * 9, "few are made afresh: {stats:?}");
+    // those that are there follow one another: up to four kept, a few that are needed, and two that are ready
     let numbers: Vec<u64> = segments(&rig.disk).iter().map(|path| number_of(path)).collect();
     let first = numbers[0];
     assert!(numbers.iter().copied().eq(first..first + numbers.len() as u64), "{numbers:?}");
     assert_eq!(first + numbers.len() as u64 - 1, stats.segments_begun + 2, "two are ready");
-    // a log that lost its first needed segment says so, however many went before
-    rig.disk.remove_file(&segments(&rig.disk)[0]);
-    let fault = open(&mut rig.disk, small_options(3), 0).expect_err("it is refused").to_string();
-    assert!(fault.contains(&format!("segment {first} (the log has {first} to")), "{fault}");
+    // those that are kept may be missing; the first one that is needed is missed by name
+    for number in first.. {
+        let path = Path::new(DIR).join(format!("{number:016x}.wal"));
+        rig.disk.remove_file(&path);
+        if let Err(fault) = open(&mut rig.disk.fork(1), small_options(3), 0) {
+            let text = fault.to_string();
+            assert!(text.contains(&format!("segment {number} (the log has {number} to")), "{text}");
+            assert!(number - first <= 4, "{number} of {numbers:?}");
+            return;
+        }
+    }
 }
 
 fn number_of(segment: &Path) -> u64 {

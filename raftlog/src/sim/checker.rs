@@ -19,7 +19,7 @@ use raft::eraftpb::MessageType;
 use std::collections::BTreeMap;
 
 /// One applied index in so many is one at which whole stores are compared.
-const FINGERPRINT_ONE_IN: u64 = 16;
+const FINGERPRINT_ONE_IN: u64 = 32;
 
 #[derive(Debug, Default)]
 struct Seen {

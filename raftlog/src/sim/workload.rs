@@ -51,7 +51,7 @@ impl WorkloadOptions {
             cluster: ClusterOptions {
                 heartbeat_us: 20_000,
                 // some members have to spill between two checkpoints
-                dirty_bytes: if seed.is_multiple_of(2) { 64 << 10 } else { 1 << 20 },
+                dirty_bytes: if seed.is_multiple_of(2) { 16 << 10 } else { 1 << 20 },
                 snapshot_entries: Some(50),
                 ..ClusterOptions::new(seed, 3)
             },

@@ -4,6 +4,7 @@ mod driver;
 mod lease;
 mod members;
 mod node;
+mod pages;
 mod recovery;
 mod solo;
 mod support;

@@ -42,7 +42,11 @@ pub(crate) struct Solo {
 
 impl Solo {
     pub(crate) fn new(seed: u64) -> Solo {
-        let cluster = Cluster::new(ClusterOptions::new(seed, 1)).unwrap();
+        Solo::with(ClusterOptions::new(seed, 1))
+    }
+
+    pub(crate) fn with(options: ClusterOptions) -> Solo {
+        let cluster = Cluster::new(options).unwrap();
         let mut solo = Solo { cluster, number: 0 };
         solo.run(5_000);
         solo
