@@ -330,10 +330,20 @@ impl Store {
         self.mvcc.pages().space()
     }
 
-    /// Whether an operation on the page file is under way. A clean stop asks for a checkpoint and goes on until there is
-    /// none.
+    /// Whether an operation on the page file is under way, or a checkpoint is.
     pub fn is_busy(&self) -> bool {
         self.mvcc.pages().is_busy()
+    }
+
+    /// Whether the disk has an operation on the page file. Without further steps that ends by itself.
+    pub fn is_writing(&self) -> bool {
+        self.mvcc.pages().is_writing()
+    }
+
+    /// The damage that the scrub met since the last call, some of it if it is much: for the log. What stands there can be
+    /// read by nobody.
+    pub fn take_scrub_faults(&mut self) -> Vec<Fault> {
+        self.mvcc.pages_mut().take_scrub_faults()
     }
 
     /// Counters of the page file since opening.
@@ -393,9 +403,7 @@ impl StoreReader {
     /// A range at the newest or an older revision.
     ///
     /// # Errors
-    /// [`Refusal::FutureRevision`](crate::error::Refusal::FutureRevision),
-    /// [`Refusal::Compacted`](crate::error::Refusal::Compacted);
-    /// a fault.
+    /// [`Refusal::FutureRevision`], [`Refusal::Compacted`]; a fault.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
         self.range_in_slices(request, true)
     }
@@ -442,7 +450,7 @@ impl StoreReader {
     /// allowed.
     ///
     /// # Errors
-    /// [`Refusal::Compacted`](crate::error::Refusal::Compacted) when `from` is below the compaction revision; a fault.
+    /// [`Refusal::Compacted`] when `from` is below the compaction revision; a fault.
     pub fn history(&self, range: &KeyRange, from: i64, events_max: usize) -> Result<HistoryPage, ReadError> {
         of(&self.pager.read()).history(range, from, events_max)
     }

@@ -367,7 +367,7 @@ impl<'p, P: Pages> Walk<'p, '_, P> {
 /// A cursor that can be asked for its next key.
 struct Ahead<'p, P: Pages> {
     cursor: Cursor<'p, P>,
-    peeked: Option<(Cow<'p, [u8]>, &'p [u8])>,
+    peeked: Option<btree::Entry<'p>>,
     is_over: bool,
 }
 
@@ -377,7 +377,7 @@ impl<'p, P: Pages> Ahead<'p, P> {
         Ok(Ahead { cursor, peeked: None, is_over: false })
     }
 
-    fn next(&mut self, range: &KeyRange) -> Paged<Option<(Cow<'p, [u8]>, &'p [u8])>> {
+    fn next(&mut self, range: &KeyRange) -> Paged<Option<btree::Entry<'p>>> {
         if self.peeked.is_some() || self.is_over {
             return Ok(self.peeked.take());
         }

@@ -134,7 +134,9 @@ impl Life {
         for ((batch, budget), turns) in steps.iter().zip(turns.iter().cycle()) {
             self.batch(batch);
             self.store.compact_step(*budget).unwrap();
-            (0..*turns).for_each(|_| drop(self.turn()));
+            for _ in 0..*turns {
+                self.turn();
+            }
         }
     }
 }
