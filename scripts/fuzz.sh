@@ -21,7 +21,7 @@ while (($#)); do
         *) targets+=("$1"); shift ;;
     esac
 done
-((${#targets[@]})) || targets=(wal_read command_decode grpc_request)
+((${#targets[@]})) || targets=(wal_read page_decode store_vs_model command_decode grpc_request)
 
 if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install cargo-fuzz --version 0.13.2 --locked

@@ -21,7 +21,17 @@ fn main() {
 fn write_all(dir: &Path) -> io::Result<()> {
     write(dir, "command_decode", coffer_engine::command::samples::sample_encodings())?;
     write(dir, "wal_read", coffer_engine::wal::fuzz::seeds())?;
+    write(dir, "page_decode", pages())?;
+    write(dir, "store_vs_model", coffer_engine::mvcc::fuzz::seeds())?;
     write(dir, "grpc_request", requests())
+}
+
+/// Inputs of whole files, and of trees alone: these begin with a byte that says so.
+fn pages() -> Vec<Vec<u8>> {
+    let mut seeds = coffer_engine::pager::fuzz::seeds();
+    let trees = coffer_engine::btree::fuzz::seeds().into_iter().step_by(4);
+    seeds.extend(trees.map(|seed| [&[0xff][..], &seed].concat()));
+    seeds
 }
 
 fn write(dir: &Path, target: &str, seeds: Vec<Vec<u8>>) -> io::Result<()> {

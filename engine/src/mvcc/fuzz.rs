@@ -42,20 +42,24 @@ const PINS_MAX: usize = 3;
 /// The term of all entries.
 const TERM: u64 = 3;
 
-/// Bytes of the steps that lead into corners: many to be found between others.
-pub const DICTIONARY: [&[u8]; 6] = [
+/// Steps that lead into corners, as bytes: many to be found between others.
+pub const DICTIONARY: [&[u8]; 8] = [
     // checkpoint done, power cut
     b"\x1a\x01\x1c",
     // publish, a few turns, kill
-    b"\x14\x17\x03\x1d",
-    // compact all, walk, power cut
+    b"\x14\x17\x03\x1d\x00",
+    // compact all, walk, publish, power cut
     b"\x0f\x00\x16\x03\x14\x1c",
-    // put of a run, deleted, put again
+    // a value in a run, deleted, put again
     b"\x00\x01\xf0\x00\x0a\x01\x00\x01\x00\x01\xff\x00",
     // a lease, a key of it, its end
-    b"\x10\x01\x05\x00\x02\x20\x10\x10\x03\xff",
+    b"\x10\x01\x05\x00\x00\x02\x20\x60\x10\x01\xff\x03",
     // a state pinned
     b"\x1e\x03",
+    // pages moved, checkpoint
+    b"\x1a\x03",
+    // an operation of the disk fails
+    b"\x1d\x03\x08",
 ];
 
 /// What came of an input.

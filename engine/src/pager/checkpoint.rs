@@ -94,6 +94,11 @@ impl Checkpoint {
         matches!(self.stage, Stage::Pages | Stage::Blocks | Stage::Directories)
     }
 
+    /// Whether the disk has its sync, or the write of its meta.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Sync(_) | Stage::Meta(_))
+    }
+
     /// The next page to be prepared.
     fn next_page(&mut self, pager: &Pager) -> Option<Arc<Page>> {
         loop {

@@ -76,7 +76,6 @@ fn bits(mut word: u64) -> impl Iterator<Item = u32> {
 #[derive(Default)]
 pub(super) struct Dirty {
     levels: Vec<PageSet>,
-    pages: usize,
 }
 
 impl Dirty {
@@ -88,14 +87,11 @@ impl Dirty {
         }
         let added = self.levels[level].insert(id);
         debug_assert!(added, "page {id} is given out while its last bytes are not written");
-        self.pages += 1;
     }
 
     /// Takes out a page: it was written, or nobody reaches it any more.
     pub(super) fn remove(&mut self, id: PageId, level: u8) -> bool {
-        let removed = self.levels.get_mut(usize::from(level)).is_some_and(|pages| pages.remove(id));
-        self.pages -= usize::from(removed);
-        removed
+        self.levels.get_mut(usize::from(level)).is_some_and(|pages| pages.remove(id))
     }
 
     /// The pages, children before parents.
@@ -105,12 +101,11 @@ impl Dirty {
 
     /// Takes all of them.
     pub(super) fn take(&mut self) -> Vec<PageSet> {
-        self.pages = 0;
         std::mem::take(&mut self.levels)
     }
 
     pub(super) fn pages(&self) -> usize {
-        self.pages
+        self.levels.iter().map(PageSet::pages).sum()
     }
 }
 

@@ -423,7 +423,16 @@ impl Pager {
         self.file.as_mut().map_or_else(Vec::new, |file| file.scrub.take_faults())
     }
 
-    /// Whether an operation on the file is under way, the scrub's left out. A clean stop asks for a checkpoint and goes on until there is none.
+    /// Whether the disk has an operation on the file, the scrub's left out. Without further steps that ends by itself: what
+    /// whoever stops waits for.
+    pub fn is_writing(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| {
+            let checkpoint = file.checkpoint.as_ref().is_some_and(Checkpoint::is_under_way);
+            file.out.is_under_way() || file.length.busy() || checkpoint
+        })
+    }
+
+    /// Whether an operation on the file is under way or a checkpoint is, the scrub's left out.
     pub fn is_busy(&self) -> bool {
         self.file.as_ref().is_some_and(PageFile::is_busy)
     }

@@ -125,6 +125,10 @@ impl MapPages {
     }
 
     fn check_crc(&self, page: &Page, expected: &Expected) -> Paged<()> {
+        if cfg!(fuzzing) {
+            // under a fuzzer every checksum matches, so that it gets to the code behind
+            return Ok(());
+        }
         let computed = page.computed_crc();
         if page.stored_crc() != computed {
             let found = format!("bytes whose CRC is {computed:#010x}");

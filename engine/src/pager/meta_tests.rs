@@ -20,7 +20,7 @@ fn meta(number: u64) -> Meta {
 
 #[test]
 fn a_meta_reads_back_and_stands_at_its_own_places_only() {
-    for number in [0, 1, 8, u64::MAX] {
+    for number in [0, 1, 8, COUNT_MAX] {
         let meta = meta(number);
         for place in meta_places(number) {
             let page = meta.encode(place);

@@ -25,6 +25,8 @@ mod dense;
 mod dirty;
 mod doubling;
 mod file;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod grow;
 mod map_pages;
 mod meta;
@@ -58,8 +60,8 @@ pub use meta::FORMAT_NUMBER;
 pub use opening::PagerOpened;
 pub use places::{fixed_pages_below, spare_pages_below};
 pub use reader::{PagerReader, Pinned, ReadGuard};
-pub use writer::{HeldBack, Pager};
 use std::path::PathBuf;
+pub use writer::{HeldBack, Pager};
 
 /// A page that could not be had: its bytes are damaged, or the disk refused them. Boxed, so that the way where all is
 /// well stays short.

@@ -206,7 +206,7 @@ impl Pages for FilePages {
             bytes.extend_from_slice(&page.0[PAGE_BYTES - RUN_PAGE_BYTES..][..len]);
         }
         let crc = crc32fast::hash(&bytes);
-        if crc != at.crc {
+        if crc != at.crc && !cfg!(fuzzing) {
             let expected = format!("a run of {} bytes with CRC {:#010x}", at.bytes, at.crc);
             return Err(self.fault(at.first, expected, format!("{crc:#010x}")));
         }

@@ -96,13 +96,13 @@ mod tests {
             assert!(seen.insert(page), "{page}");
         };
         for number in 0..2 {
-            meta_places(number).map(|page| add(page, 0));
+            meta_places(number).into_iter().for_each(|page| add(page, 0));
         }
         for block in 0..3 * DIRECTORY_BLOCKS {
-            bitmap_places(block).map(|page| add(page, block));
+            bitmap_places(block).into_iter().for_each(|page| add(page, block));
         }
         for directory in 0..3 {
-            directory_places(directory).map(|page| add(page, directory * DIRECTORY_BLOCKS));
+            directory_places(directory).into_iter().for_each(|page| add(page, directory * DIRECTORY_BLOCKS));
         }
         let fixed: u32 = (0..3 * DIRECTORY_BLOCKS).map(fixed_pages).sum();
         assert_eq!(seen.len() as u32, fixed);

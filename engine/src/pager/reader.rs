@@ -160,7 +160,7 @@ fn run_of(source: &impl Source, tree: TreeId, run: &RunRef) -> Paged<Bytes> {
         bytes.extend_from_slice(&page.0[from..from + len]);
     }
     let crc = if to_check { crc32fast::hash(&bytes) } else { run.crc };
-    if crc != run.crc {
+    if crc != run.crc && !cfg!(fuzzing) {
         let expected = format!("a run of {} bytes with CRC {:#010x}", run.bytes, run.crc);
         return Err(fault_of(source, run.first, expected, format!("{crc:#010x}")));
     }

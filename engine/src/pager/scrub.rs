@@ -26,6 +26,8 @@ use std::path::PathBuf;
 const STRETCH_PAGES: u32 = 64;
 /// Faults kept until they are taken.
 const KEPT_FAULTS: usize = 64;
+/// How long to wait after all of the file was looked at, in microseconds: a small file is not read all the time.
+const ROUND_PAUSE_US: Micros = 60_000_000;
 /// How long to wait after the file could not be opened, in microseconds.
 const OPEN_RETRY_US: Micros = 60_000_000;
 
@@ -124,11 +126,11 @@ impl Scrub {
         };
         let number = self.next / REGION_PAGES;
         let Some(named) = durable.blocks.get(number as usize).copied() else {
-            // a file has at least one region, so this comes to a read
             self.rounds += 1;
             self.region = None;
             self.next = 0;
-            return self.read_on(disk, durable, now);
+            self.next_at = now + ROUND_PAUSE_US;
+            return;
         };
         match &self.region {
             Some(region) if region.number == durable.number => match self.next_stretch(region) {

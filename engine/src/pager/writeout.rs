@@ -123,8 +123,13 @@ impl WriteOut {
 
     /// Whether anything is prepared or under way.
     pub(super) fn busy(&self) -> bool {
+        self.run.is_some() || self.is_under_way()
+    }
+
+    /// Whether the disk has an operation of this.
+    pub(super) fn is_under_way(&self) -> bool {
         let going = |stretch: &Stretch| matches!(stretch.phase, Phase::Starting(_) | Phase::Ending(_));
-        self.run.is_some() || !self.flights.is_empty() || self.stretches.iter().any(going)
+        !self.flights.is_empty() || self.stretches.iter().any(going)
     }
 
     /// Whether another page may be prepared now.
