@@ -17,7 +17,7 @@ const CLOCK_WORDS: usize = 3;
 const BUCKETS: usize = 15;
 const WAL_WORDS: usize = BUCKETS + 3;
 const PAGES_AT: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
-const PAGE_WORDS: usize = 8;
+const PAGE_WORDS: usize = 11;
 const CHECKPOINTS_AT: usize = PAGES_AT + PAGE_WORDS;
 const WORDS: usize = CHECKPOINTS_AT + BUCKETS;
 /// Stands for a time or a limit that is not there.
@@ -73,6 +73,9 @@ impl Board {
             pages.pages_spilled,
             pages.file_bytes,
             pages.dirty_bytes,
+            pages.scrub_rounds,
+            pages.scrub_pages,
+            pages.scrub_damaged,
         ];
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence + 1, Ordering::Relaxed);
@@ -148,7 +151,9 @@ impl Board {
             pages_spilled: word(5),
             file_bytes: word(6),
             dirty_bytes: word(7),
-            ..StoreStats::default()
+            scrub_rounds: word(8),
+            scrub_pages: word(9),
+            scrub_damaged: word(10),
         }
     }
 }

@@ -32,6 +32,7 @@ use bytes::Bytes;
 use coffer_engine::Micros;
 use coffer_engine::command::{Command, Reply};
 use coffer_engine::disk::{Completion, Disk};
+use coffer_engine::error::Fault;
 use coffer_engine::store::{Durable, Store, StoreNext, StoreReader, StoreStats};
 use coffer_engine::wal::{HardState, NewBatch, Space, Wal};
 use raft::eraftpb::Entry;
@@ -82,6 +83,8 @@ pub struct Output {
     pub messages: Vec<Envelope>,
     /// To be posted, one for each mailbox, empty where there is nothing to say; in order.
     pub posts: Vec<Post>,
+    /// Damage that the scrub of the page file met.
+    pub damage: Vec<Fault>,
 }
 
 /// When to call [`Core::step`] again.
@@ -209,6 +212,16 @@ impl Core {
     /// Asks for a checkpoint, soon.
     pub fn request_checkpoint(&mut self) {
         self.store.request_checkpoint();
+    }
+
+    /// Asks that pages be moved toward the page file's head and its end be cut; [`Core::is_moving`] says when that is over.
+    pub fn request_defragment(&mut self) {
+        self.store.request_defragment();
+    }
+
+    /// Whether pages are being moved, or are to be, or the checkpoint that lets the file be cut is not done yet.
+    pub fn is_moving(&self) -> bool {
+        self.store.is_moving()
     }
 
     /// raft.
@@ -340,7 +353,7 @@ impl Core {
 
     fn step_inner(&mut self, disk: &mut dyn Disk, now: Micros, out: &mut Output) -> Result<Next, Error> {
         if self.stopped {
-            return Err(Error::Fault(coffer_engine::error::Fault::Stopped));
+            return Err(Error::Fault(Fault::Stopped));
         }
         self.wal.step(disk, now)?;
         self.take_durable(now, &mut out.messages);
@@ -358,6 +371,7 @@ impl Core {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
         }
         let pages = self.step_pages(disk, now)?;
+        out.damage.extend(self.store.take_scrub_faults());
         let at_once = readies || !self.to_apply.is_empty() || self.compacting || self.may_handle_ready();
         let at = [self.wake_at(now), pages.at].into_iter().flatten().min();
         Ok(Next { at_once: at_once || pages.at_once, at })
@@ -682,7 +696,7 @@ impl Core {
     /// The fault that stopped the log.
     pub fn step_close(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<bool, Error> {
         self.wal.step(disk, now)?;
-        Ok(self.wal.closed())
+        Ok(self.wal.closed() && !self.store.is_writing())
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Options {
     pub entry_bytes_max: u64,
     /// Bytes of pages that may wait in memory to be written to the page file.
     pub dirty_bytes: u64,
+    /// How fast the page file is read again and checked, in bytes per second; 0: not at all.
+    pub scrub_bytes_per_s: u64,
     /// Applied entries after which a checkpoint begins; `None`: only bytes and time begin one.
     pub snapshot_entries: Option<u64>,
     /// Applied entries that the log keeps for followers when a checkpoint holds them; a sole voter keeps none.
@@ -185,6 +187,22 @@ impl Node {
     /// Asks for a checkpoint of what is applied, soon; [`StoreReader::durable_applied`] says when it is there.
     pub fn request_checkpoint(&self) {
         self.running.shared().request_checkpoint();
+    }
+
+    /// Asks that pages be moved toward the page file's head and its end be cut. Gives the request's number: it is done when
+    /// [`Node::defragments_done`] has come to it.
+    pub fn request_defragment(&self) -> u64 {
+        self.running.shared().request_defragment()
+    }
+
+    /// The number of the last request of [`Node::request_defragment`] that is done.
+    pub fn defragments_done(&self) -> u64 {
+        self.running.shared().defragments_done()
+    }
+
+    /// The damage that the scrub of the page file met last, in words.
+    pub fn scrub_damage(&self) -> Option<String> {
+        self.running.shared().damage.lock().clone()
     }
 
     /// Bytes written to the log since the start.

@@ -60,6 +60,10 @@ pub(crate) struct Shared {
     /// Whether a linearizable read may look at once.
     reads_at_once: AtomicBool,
     checkpoint_wanted: AtomicBool,
+    /// Defragmentations asked for, and done.
+    defragments: [AtomicU64; 2],
+    /// The damage that the scrub met last.
+    pub(crate) damage: Mutex<Option<String>>,
     mailboxes: Vec<Arc<dyn Mailbox>>,
     waker: Waker,
     origin: Instant,
@@ -110,6 +114,17 @@ impl Shared {
         if !self.checkpoint_wanted.swap(true, Ordering::SeqCst) {
             self.waker.wake();
         }
+    }
+
+    /// Asks the core thread to defragment; gives the request's number.
+    pub(crate) fn request_defragment(&self) -> u64 {
+        let number = self.defragments[0].fetch_add(1, Ordering::SeqCst) + 1;
+        self.waker.wake();
+        number
+    }
+
+    pub(crate) fn defragments_done(&self) -> u64 {
+        self.defragments[1].load(Ordering::SeqCst)
     }
 
     fn take(&self) -> Option<(Request, u64)> {
@@ -228,6 +243,8 @@ struct Shell {
     core: Core,
     shared: Arc<Shared>,
     transport: Box<dyn Transport>,
+    /// The number of the last request to defragment that was handed on.
+    defragments_taken: u64,
 }
 
 impl Shell {
@@ -250,6 +267,7 @@ impl Shell {
             pages: StoreOptions {
                 dirty_bytes: options.dirty_bytes,
                 snapshot_entries: options.snapshot_entries,
+                scrub_bytes_per_s: options.scrub_bytes_per_s,
                 ..StoreOptions::new(
                     options.pages.clone(),
                     recovery::owner(options.cluster_id, options.member_id),
@@ -288,6 +306,8 @@ impl Shell {
             closed: AtomicBool::new(false),
             reads_at_once: AtomicBool::new(false),
             checkpoint_wanted: AtomicBool::new(false),
+            defragments: Default::default(),
+            damage: Mutex::new(None),
             mailboxes,
             waker: disk.waker(),
             origin,
@@ -297,7 +317,7 @@ impl Shell {
             replayed,
         });
         shared.publish(&core);
-        Ok(Shell { disk, core, shared, transport: Box::new(NoPeers) })
+        Ok(Shell { disk, core, shared, transport: Box::new(NoPeers), defragments_taken: 0 })
     }
 
     fn run(mut self, on_stop: Box<dyn FnOnce(Error) + Send>) {
@@ -333,11 +353,11 @@ impl Shell {
                 return End::Asked;
             }
             self.take_requests(now);
-            if self.shared.checkpoint_wanted.swap(false, Ordering::SeqCst) {
-                self.core.request_checkpoint();
-            }
+            self.take_wishes();
             let stepped = self.core.step(self.disk.as_mut(), now, &mut out);
             out.messages.drain(..).for_each(|envelope| self.transport.send(envelope));
+            self.tell_damage(&mut out.damage);
+            self.tell_defragments();
             // the board first: whoever has an answer finds the state that it tells of
             if stepped.is_ok() {
                 self.shared.publish(&self.core);
@@ -354,6 +374,33 @@ impl Shell {
     fn complete(&mut self, completions: &mut Vec<Completion>, now: Micros) {
         for completion in completions.drain(..) {
             self.core.complete(completion, now);
+        }
+    }
+
+    /// Wishes for the page file, which nobody waits for in the queue.
+    fn take_wishes(&mut self) {
+        if self.shared.checkpoint_wanted.swap(false, Ordering::SeqCst) {
+            self.core.request_checkpoint();
+        }
+        let asked = self.shared.defragments[0].load(Ordering::SeqCst);
+        if asked > self.defragments_taken {
+            self.defragments_taken = asked;
+            self.core.request_defragment();
+        }
+    }
+
+    /// After a step: what was asked for before it has begun, or there was nothing to do.
+    fn tell_defragments(&self) {
+        let done = &self.shared.defragments[1];
+        if done.load(Ordering::Relaxed) < self.defragments_taken && !self.core.is_moving() {
+            done.store(self.defragments_taken, Ordering::SeqCst);
+        }
+    }
+
+    fn tell_damage(&self, damage: &mut Vec<Fault>) {
+        for fault in damage.drain(..) {
+            tracing::error!(%fault, "the scrub of the page file met damage");
+            *self.shared.damage.lock() = Some(fault.to_string());
         }
     }
 

@@ -292,6 +292,8 @@ pub struct Config {
     pub wal_segment_bytes_max: u64,
     /// Bytes of changed pages that may wait in memory.
     pub dirty_bytes: u64,
+    /// Bytes of the page file checked in a second; 0 for none.
+    pub scrub_bytes_per_s: u64,
     /// Client connections beyond this many are closed at once, so that descriptors for the log remain.
     pub client_connections_max: usize,
     /// Requests one serving thread lets wait for the core thread; more are told "too many requests".

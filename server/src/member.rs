@@ -203,6 +203,7 @@ fn start_log(
         segment_bytes: (config.wal_segment_bytes_min, config.wal_segment_bytes_max),
         entry_bytes_max: (config.max_request_bytes as u64).saturating_add(ENTRY_OVERHEAD_BYTES),
         dirty_bytes: config.dirty_bytes,
+        scrub_bytes_per_s: config.scrub_bytes_per_s,
         snapshot_entries: Some(config.snapshot_count).filter(|count| *count < SNAPSHOT_COUNT_EFFECTIVE_BELOW),
         catchup_entries: config.snapshot_catchup_entries,
     };

@@ -50,6 +50,7 @@ fn options(dir: &Path) -> Options {
         segment_bytes: (1 << 20, 4 << 20),
         entry_bytes_max: 2 << 20,
         dirty_bytes: 64 << 20,
+        scrub_bytes_per_s: 0,
         snapshot_entries: None,
         catchup_entries: 5_000,
     }

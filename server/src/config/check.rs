@@ -114,6 +114,7 @@ pub(super) fn config(mut settings: Settings, origin: Origin) -> Result<Config, F
         wal_segment_bytes_min,
         wal_segment_bytes_max,
         dirty_bytes: dirty_bytes(&settings)?,
+        scrub_bytes_per_s: settings.unsigned("scrub-bytes-per-second"),
         client_connections_max: at_least_one(&settings, "client-connections-max")?,
         requests_in_flight_max: at_least_one(&settings, "requests-in-flight-max")?,
         watchers_per_stream_max: at_least_one(&settings, "watchers-per-stream-max")?,

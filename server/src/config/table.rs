@@ -699,6 +699,14 @@ pub(super) const FLAGS: &[Flag] = &[
         "Changed pages that may wait in memory to be written to the page file, in bytes; at least 1048576.",
     ),
     flag(
+        "scrub-bytes-per-second",
+        UINT,
+        "1048576",
+        Coffer,
+        Effective,
+        "How fast the page file is read again and checked while the member runs (0: not at all).",
+    ),
+    flag(
         "client-connections-max",
         UINT,
         "10000",

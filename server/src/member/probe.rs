@@ -45,7 +45,7 @@ impl Probe for ThreadProbe {
     }
 
     fn damage(&self) -> Option<String> {
-        self.0.shared.damage()
+        self.0.shared.damage().or_else(|| self.0.shared.node.scrub_damage())
     }
 
     fn has_leader(&self) -> bool {

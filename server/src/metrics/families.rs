@@ -292,6 +292,19 @@ fn page_file(page: &mut Page, now: &Observation) {
         &[],
         pages.bytes_written,
     );
+    page.counter("coffer_scrub_pages_total", "Pages read again and checked.", &[], pages.scrub_pages);
+    page.counter(
+        "coffer_scrub_rounds_total",
+        "Times that all of the page file was.",
+        &[],
+        pages.scrub_rounds,
+    );
+    page.counter(
+        "coffer_scrub_damaged_total",
+        "Pages among them that are damaged.",
+        &[],
+        pages.scrub_damaged,
+    );
     let gauges = [
         ("coffer_dirty_bytes", "Bytes of changed pages that wait to be written.", whole(pages.dirty_bytes)),
         ("coffer_page_file_bytes", "Length of the page file.", whole(pages.file_bytes)),

@@ -4,7 +4,7 @@ use super::header::{header, header_now};
 use super::status::{Error, not_yet};
 use super::{snapshot, until_stopped, wire};
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
-use crate::metrics::Histogram;
+use crate::metrics::{Histogram, Level};
 use crate::propose::propose;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use prost::Message as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 /// The service on one serving thread.
@@ -23,11 +23,33 @@ pub(crate) struct MaintenanceService {
     pub(crate) serving: Arc<Serving>,
 }
 
+/// How long the answer to Defragment waits for its end: pages move beside everything else, and etcdctl waits five seconds.
+const DEFRAGMENT_WAIT: Duration = Duration::from_secs(4);
+/// How often it is looked whether it is done.
+const DEFRAGMENT_POLL: Duration = Duration::from_millis(20);
+
+/// Moves pages toward the page file's head; its end is cut then.
+async fn defragmented(shared: &Shared) -> Result<(), Error> {
+    let number = shared.node.request_defragment();
+    while shared.node.defragments_done() < number {
+        if shared.is_stopping() {
+            return Err(Error::Stopped);
+        }
+        tokio::time::sleep(DEFRAGMENT_POLL).await;
+    }
+    Ok(())
+}
+
 /// What is wrong with the member, in etcd's words.
 fn errors(shared: &Shared, leader: u64) -> Vec<String> {
     let no_leader = (leader == 0).then(|| Error::NoLeader.text().to_owned());
     let alarms = shared.reader().alarms();
-    no_leader.into_iter().chain(alarms.iter().map(alarm_text)).chain(shared.damage()).collect()
+    no_leader
+        .into_iter()
+        .chain(alarms.iter().map(alarm_text))
+        .chain(shared.damage())
+        .chain(shared.node.scrub_damage())
+        .collect()
 }
 
 /// An alarm as Go prints its message.
@@ -102,7 +124,24 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        tracing::info!("defragment: nothing to do, the state is held in memory and has no free pages");
+        let shared = &self.serving.shared;
+        tracing::info!("starting defragment");
+        let began = Instant::now();
+        shared.metrics.shift(Level::Defragments, 1);
+        let moved = tokio::time::timeout(DEFRAGMENT_WAIT, defragmented(shared)).await;
+        shared.metrics.shift(Level::Defragments, -1);
+        match moved {
+            Ok(done) => done?,
+            Err(_) => tracing::info!("defragment goes on beside everything else"),
+        }
+        shared.metrics.observe(Histogram::DefragmentSeconds, began.elapsed().as_secs_f64());
+        let sizes = shared.reader().sizes();
+        tracing::info!(
+            took = ?began.elapsed(),
+            "current-db-size-bytes" = sizes.total_bytes,
+            "current-db-size-in-use-bytes" = sizes.in_use_bytes,
+            "finished defragment"
+        );
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
