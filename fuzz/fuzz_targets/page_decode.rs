@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     // the first byte says which
-    if let [128.., rest @ ..] = bytes {
+    if let [128..=255, rest @ ..] = bytes {
         coffer_engine::btree::fuzz::run(rest);
         return;
     }
