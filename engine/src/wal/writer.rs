@@ -438,7 +438,7 @@ impl Wal {
             if batch_bytes(body, runs) as u64 > room || (count > 0 && body > BODY_BYTES_MAX) {
                 break;
             }
-            next_index = entries.last().map(|last| last.index + 1).or(next_index);
+            next_index = entries.last().map(|last| last.index.wrapping_add(1)).or(next_index);
             count += 1;
         }
         count
