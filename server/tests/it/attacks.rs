@@ -1,8 +1,10 @@
 //! Hostile clients: each is closed or answered with the right error, while another client's puts and gets go on.
 //!
-//! Everything is on one serving thread, so that whoever holds it up holds up the other client too.
+//! Everything is on one serving thread, so that whoever holds it up holds up the other client too. The member is a
+//! process of its own: what it grows by is its own doing.
 
-use crate::support::{TestMember, put, run, soon};
+use crate::binary::{Process, SIGTERM};
+use crate::support::{Client, put, run, soon};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,8 +41,7 @@ const FLOOD_FRAMES: usize = 50_000;
 const FLOOD_BATCH: usize = 500;
 /// Puts and gets that the other client has done at the least when the attack is over.
 const ROUNDS: usize = 20;
-/// What the process may grow by: far above one attack's due, because other tests run in it, and far below what the
-/// attacks ask for.
+/// What the member may grow by, in bytes: well above what an attack is due, and far below what it asks for.
 const GROWTH_MAX: usize = 256 << 20;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -102,8 +103,25 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|number| 2 * number + 1)
 }
 
-fn address(member: &TestMember) -> String {
-    member.endpoint.strip_prefix("http://").unwrap().to_owned()
+/// The member under attack.
+struct Attacked {
+    process: Process,
+    _directory: tempfile::TempDir,
+}
+
+impl Attacked {
+    async fn client(&self) -> Client {
+        Client::connect(&self.process.endpoint).await
+    }
+
+    /// It still does as told.
+    fn stop(self) {
+        assert_eq!(self.process.end(SIGTERM), Some(SIGTERM));
+    }
+}
+
+fn address(member: &Attacked) -> String {
+    member.process.endpoint.strip_prefix("http://").unwrap().to_owned()
 }
 
 /// A frame that came back.
@@ -179,23 +197,18 @@ fn goaway(told: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&goaway.payload[8..]).into_owned())
 }
 
-/// Bytes of memory that the process has in use.
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * rustix::param::page_size()
+fn member(flags: &[&str]) -> Attacked {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(directory.path(), &[&["--serving-threads=1"], flags].concat());
+    Attacked { process, _directory: directory }
 }
 
-fn member(flags: &[&str]) -> TestMember {
-    TestMember::start(&[&["--serving-threads=1"], flags].concat())
-}
-
-/// Attacks while another client puts and gets: it is never refused, and the process does not grow.
-fn under<T>(member: &TestMember, attack: impl Future<Output = T>) -> T {
+/// Attacks while another client puts and gets: it is never refused, and the member does not grow.
+fn under<T>(member: &Attacked, attack: impl Future<Output = T>) -> T {
     run(async {
         let mut client = member.client().await;
         client.put("bystander", "before").await;
-        let before = resident();
+        let before = member.process.memory();
         let over = AtomicBool::new(false);
         let bystander = async {
             let mut rounds = 0;
@@ -204,7 +217,7 @@ fn under<T>(member: &TestMember, attack: impl Future<Output = T>) -> T {
                 let value = rounds.to_string();
                 soon(client.put("bystander", &value)).await;
                 assert_eq!(soon(client.get("bystander")).await, Some(value));
-                grown = grown.max(resident().saturating_sub(before));
+                grown = grown.max(member.process.memory().saturating_sub(before));
                 rounds += 1;
             }
             grown
@@ -215,14 +228,14 @@ fn under<T>(member: &TestMember, attack: impl Future<Output = T>) -> T {
             outcome
         };
         let (outcome, grown) = tokio::join!(attack, bystander);
-        assert!(grown < GROWTH_MAX, "the process grew by {grown} bytes");
+        assert!(grown < GROWTH_MAX, "the member grew by {grown} bytes");
         outcome
     })
 }
 
 /// Floods from several connections; what each was told until it was closed.
 fn flooded(first: &[u8], next: fn(usize) -> Vec<u8>) -> Vec<Vec<u8>> {
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     let attack = join_all((0..ATTACKERS).map(|_| async {
         let mut raw = Raw::greet(&address).await;
@@ -322,7 +335,7 @@ fn a_flood_of_empty_data_closes_the_connection() {
 
 #[test]
 fn pings_too_soon_are_told_by_a_goaway() {
-    let mut member = member(&["--grpc-keepalive-min-time=1h"]);
+    let member = member(&["--grpc-keepalive-min-time=1h"]);
     let address = address(&member);
     let told = under(&member, async {
         let mut raw = Raw::greet(&address).await;
@@ -336,7 +349,7 @@ fn pings_too_soon_are_told_by_a_goaway() {
 #[test]
 fn pings_pass_while_answers_go_out_and_below_the_free_rate_where_any_time_will_do() {
     for (flags, pings) in [("--grpc-keepalive-min-time=1h", 3), ("--grpc-keepalive-min-time=0s", 90)] {
-        let mut member = member(&[flags]);
+        let member = member(&[flags]);
         let address = address(&member);
         run(async {
             let mut raw = Raw::greet(&address).await;
@@ -364,7 +377,7 @@ fn pings_pass_while_answers_go_out_and_below_the_free_rate_where_any_time_will_d
 #[test]
 fn a_client_may_keep_thousands_of_leases_alive_in_one_burst() {
     const LEASES: usize = 6_000;
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     let told = under(&member, async {
         let mut raw = Raw::greet(&address).await;
@@ -403,7 +416,7 @@ fn garbage_closes_the_connection() {
         &[PREFACE, &[0xff; 4096]].concat(),
         &[PREFACE, &frame(SETTINGS, 0, 0, &[1; 5])].concat(),
     ];
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     under(&member, async {
         for opening in openings {
@@ -417,7 +430,7 @@ fn garbage_closes_the_connection() {
 
 #[test]
 fn a_huge_header_list_is_refused() {
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     let field = literal("x-large", &"y".repeat(16_000));
     let told = under(&member, async {
@@ -437,7 +450,7 @@ fn a_huge_header_list_is_refused() {
 
 #[test]
 fn a_message_said_to_be_of_four_gigabytes_is_refused_by_its_prefix() {
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     under(&member, async {
         let sender = h2_client(&address).await;
@@ -453,7 +466,7 @@ fn a_message_said_to_be_of_four_gigabytes_is_refused_by_its_prefix() {
 
 #[test]
 fn malformed_messages_are_refused_and_the_connection_serves_on() {
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     under(&member, async {
         let sender = h2_client(&address).await;
@@ -495,7 +508,7 @@ fn nested(levels: usize) -> Vec<u8> {
 
 #[test]
 fn a_txn_nested_beyond_measure_is_refused() {
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     under(&member, async {
         let sender = h2_client(&address).await;
@@ -510,7 +523,7 @@ fn a_txn_nested_beyond_measure_is_refused() {
 
 #[test]
 fn a_body_that_never_ends_meets_its_deadline_and_without_one_harms_nobody() {
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     under(&member, async {
         let sender = h2_client(&address).await;
@@ -539,7 +552,7 @@ fn a_body_that_never_ends_meets_its_deadline_and_without_one_harms_nobody() {
 #[test]
 fn a_client_that_takes_no_answers_holds_up_itself_alone() {
     const STREAMS: u32 = 64;
-    let mut member = member(&[&format!("--max-concurrent-streams={STREAMS}")]);
+    let member = member(&[&format!("--max-concurrent-streams={STREAMS}")]);
     let address = address(&member);
     let large = "x".repeat(256 << 10);
     run(async { member.client().await.put("large", &large).await });
@@ -592,7 +605,7 @@ fn silent_clients_are_closed() {
         // They have ten seconds.
         return;
     }
-    let mut member = member(&[]);
+    let member = member(&[]);
     let address = address(&member);
     under(&member, async {
         let clients = (0..100).map(async |number| {

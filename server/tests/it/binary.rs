@@ -10,7 +10,7 @@ use std::thread;
 
 const SIGINT: i32 = 2;
 pub(crate) const SIGKILL: i32 = 9;
-const SIGTERM: i32 = 15;
+pub(crate) const SIGTERM: i32 = 15;
 
 /// A running process and where it serves. Killed when dropped.
 pub(crate) struct Process {
@@ -71,6 +71,14 @@ impl Process {
             _ => rustix::process::Signal::TERM,
         };
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Memory of its own, in bytes: without what it maps of files.
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a running process");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
     }
 
     /// Sends a signal and tells which one ended it.
