@@ -128,11 +128,12 @@ impl Inode {
     }
 
     /// Changes bytes on the medium and in the cache, as rot does.
-    pub(super) fn damage(&mut self, f: impl Fn(&mut Vec<u8>)) {
+    pub(super) fn damage(&mut self, place: Range<usize>, f: impl Fn(&mut [u8])) {
         for content in [&mut self.visible, &mut self.durable] {
-            let mut bytes = content.to_vec();
+            let mut bytes = content.range(place.start, place.len());
+            assert_eq!(bytes.len(), place.len(), "damage behind the end of a file");
             f(&mut bytes);
-            *content = Content::from(&bytes[..]);
+            content.write(place.start, &bytes);
         }
     }
 }

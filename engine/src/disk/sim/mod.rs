@@ -171,7 +171,8 @@ impl SimDisk {
     /// # Panics
     /// There is no such file or byte.
     pub fn flip_bit(&self, path: &Path, byte: u64, bit: u8) {
-        self.world.lock().damage(path, |content| content[byte as usize] ^= 1 << bit);
+        let at = byte as usize;
+        self.world.lock().damage(path, at..at + 1, |byte| byte[0] ^= 1 << bit);
     }
 
     /// Overwrites the sector that begins at `offset` with zeros.
@@ -180,7 +181,7 @@ impl SimDisk {
     /// There is no such file or place.
     pub fn zero_sector(&self, path: &Path, offset: u64) {
         let start = offset as usize;
-        self.world.lock().damage(path, |content| content[start..start + SECTOR_BYTES].fill(0));
+        self.world.lock().damage(path, start..start + SECTOR_BYTES, |sector| sector.fill(0));
     }
 
     /// From now on reads and touches of these bytes fail with EIO.

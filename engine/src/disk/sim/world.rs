@@ -7,6 +7,7 @@ use crate::disk::map::beyond_the_end;
 use crate::disk::{BLOCK_BYTES, Completion, Done, FileId, IoBuf, Op, Token};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A killed process's write lands at most this many operations later.
@@ -234,9 +235,9 @@ impl World {
         self.durable_names.remove(path);
     }
 
-    pub(super) fn damage(&mut self, path: &Path, f: impl Fn(&mut Vec<u8>)) {
+    pub(super) fn damage(&mut self, path: &Path, place: Range<usize>, f: impl Fn(&mut [u8])) {
         let inode = self.names.get(path).expect("the file to damage is there");
-        self.inodes.get_mut(inode).expect("a name leads to a file").damage(f);
+        self.inodes.get_mut(inode).expect("a name leads to a file").damage(place, f);
     }
 
     pub(super) fn used(&self) -> u64 {
