@@ -22,6 +22,7 @@ use crate::pager::{Paged, Pager, PagerReader, Pinned, ReadGuard, fixed_pages_bel
 use crate::snapshot::SnapshotReader;
 use crate::wal::Space;
 use crate::watch::{EventBatch, HistoryPage};
+use bytes::Bytes;
 use std::sync::Arc;
 
 pub use crate::pager::{
@@ -126,7 +127,7 @@ pub struct LeaseInfo {
     /// The lease clock, in milliseconds, at which it ends.
     pub deadline_ms: u64,
     /// Keys attached, sorted, if asked for.
-    pub keys: Vec<bytes::Bytes>,
+    pub keys: Vec<Bytes>,
 }
 
 /// Answer to HashKV.
@@ -219,6 +220,18 @@ impl Store {
     /// The fault met while reading it.
     pub fn next_lease_deadline_ms(&self) -> Paged<Option<u64>> {
         self.mvcc.view().next_lease_deadline_ms()
+    }
+
+    /// Begins to bring into memory what applying commands about `keys` will read, many pages at once. Leaves are not waited
+    /// for, the pages above them are. A hint: what cannot be read now is met by whoever needs it.
+    pub fn read_ahead(&self, keys: &[Bytes]) {
+        self.mvcc.view().read_ahead(&ascending(keys));
+    }
+
+    /// The second half of [`Store::read_ahead`], some time after it: large values that these keys have now, which whoever
+    /// puts over them tells to watchers. Leaves are waited for.
+    pub fn read_values_ahead(&self, keys: &[Bytes]) {
+        self.mvcc.view().read_values_ahead(&ascending(keys));
     }
 
     /// Who votes, as last applied.
@@ -574,6 +587,14 @@ impl StoreReader {
         let used = root.pages_used;
         Err(format!("{used} pages in use, {reached} reached and {fixed} of the file's own"))
     }
+}
+
+/// The keys in order, each once.
+fn ascending(keys: &[Bytes]) -> Vec<&[u8]> {
+    let mut ascending: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    ascending.sort_unstable();
+    ascending.dedup();
+    ascending
 }
 
 /// The state that a reader is registered at.

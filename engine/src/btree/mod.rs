@@ -11,6 +11,7 @@
 //! | `edit` | changes one page |
 //! | `longkey` | keys longer than 512 bytes |
 //! | `search` | finds a key |
+//! | `ahead` | brings the pages of many keys into memory at once |
 //! | `insert` | the walk down and back, and what grows on it |
 //! | `delete` | what shrinks |
 //! | `cursor` | walks in key order |
@@ -27,6 +28,7 @@
 //!
 //! After an error of a changing function the tree is partly changed: the open transaction must not be published.
 
+mod ahead;
 pub mod check;
 pub mod count;
 pub mod cursor;
@@ -42,6 +44,7 @@ mod node;
 pub mod relocate;
 mod search;
 
+pub use ahead::read_ahead;
 pub use check::{CheckSummary, check};
 pub use count::{count, rank, total};
 pub use cursor::{Cursor, Entry};

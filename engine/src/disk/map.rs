@@ -137,6 +137,17 @@ impl FileMap for MappedFile {
         // a hint: whoever needs the pages populates them
         let _ = len.map(|len| rustix::fs::fadvise(&self.fd, offset, Some(len), FileAdvice::WillNeed));
     }
+
+    fn is_in_memory(&self, page: u32) -> bool {
+        let Ok(extent) = self.extent(page) else { return false };
+        let start = (page % EXTENT_PAGES) as usize * BLOCK_BYTES;
+        let block = extent[start..].as_ptr().cast_mut().cast();
+        let mut told = 0_u8;
+        // SAFETY: the block lies in an extent that stays mapped, and is only looked up in the kernel's tables, not touched;
+        // for its one page (or the larger one it is a part of) the kernel stores one byte, for which there is room.
+        let done = unsafe { libc::mincore(block, BLOCK_BYTES, &raw mut told) };
+        done == 0 && told & 1 == 1
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +179,12 @@ mod tests {
         assert_eq!((map.page(3)[0], map.page(2)[0]), (9, 2));
         file.write_all_at(&[7; BLOCK_BYTES], 2 * BLOCK_BYTES as u64).expect("written");
         assert_eq!(map.page(2)[77], 7);
+        assert!(map.is_in_memory(2));
+        map.read_ahead(0, 4);
+        // hints for what is not there do nothing
+        map.read_ahead(4, 1);
+        map.read_ahead(u32::MAX, u32::MAX);
+        assert!(!map.is_in_memory(4) && !map.is_in_memory(u32::MAX));
         map.read_through(0, 4).expect("the way of old kernels");
         assert!(map.read_through(3, 2).is_err());
     }

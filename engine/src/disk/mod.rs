@@ -197,8 +197,13 @@ pub trait FileMap: Send + Sync {
     /// The medium does not give the bytes, they lie beyond the file's end, or there is no room to map them.
     fn populate(&self, first: u32, pages: u32) -> io::Result<()>;
 
-    /// Begins to bring pages into memory, without waiting.
+    /// Begins to bring pages into memory, without waiting. What cannot be read is left to [`FileMap::populate`] to tell.
     fn read_ahead(&self, first: u32, pages: u32);
+
+    /// Whether a page is in memory now; `false` where that cannot be told.
+    fn is_in_memory(&self, _page: u32) -> bool {
+        false
+    }
 }
 
 /// Submit and poll.

@@ -66,6 +66,25 @@ pub(super) struct Seen<'p> {
 }
 
 impl<'p, P: Pages> View<'p, P> {
+    /// Begins to bring the leaves into memory that a change of `keys` reads, without waiting for them. (Records are
+    /// appended, and what a change needs of older ones stands in the key's entry.)
+    pub fn read_ahead(&self, keys: &[&[u8]]) {
+        for tree in [TreeId::Keys, TreeId::Deleted] {
+            btree::read_ahead(self.pages, tree, self.tree(tree), keys);
+        }
+    }
+
+    /// Begins to bring the large values into memory that `keys` have now: whoever puts over them tells what they were. The
+    /// keys' leaves are waited for.
+    pub fn read_values_ahead(&self, keys: &[&[u8]]) {
+        for key in keys {
+            // a fault is met again, and told, by whoever reads the key
+            if let Ok(Some(Entry { body: Body { run: Some(run), .. }, .. })) = self.entry(key) {
+                self.pages.run_ahead(&run);
+            }
+        }
+    }
+
     /// The state that a root holds.
     pub fn of(pages: &'p P, root: &'p Root) -> View<'p, P> {
         View::new(pages, &root.trees, &root.standing, &root.cluster, root.standing.revision)

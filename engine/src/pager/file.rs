@@ -20,8 +20,10 @@
 use super::Pager;
 use super::checkpoint::{Checkpoint, Names};
 use super::grow::{Length, Need};
+use super::map_pages::MapPages;
 use super::meta::{Meta, PlaceRef};
 use super::page::PAGE_BYTES;
+use super::reader::Source as _;
 use super::root::Root;
 use super::scrub::Scrub;
 use super::writeout::WriteOut;
@@ -115,6 +117,9 @@ pub struct PagerStats {
     pub bytes_written: u64,
     /// Pages among them that were spilled.
     pub pages_spilled: u64,
+    /// Pages of the file that were not in memory when they were wanted for the first time since opening, or since they
+    /// were written: those that were read, as far as that can be told.
+    pub pages_read: u64,
     /// Times that the scrub went through the whole file.
     pub scrub_rounds: u64,
     /// Pages it looked at.
@@ -445,6 +450,7 @@ impl Pager {
             bytes_written: file.out.bytes,
             file_bytes: file.length.limit() * PAGE_BYTES as u64,
             dirty_bytes: self.dirty_bytes(),
+            pages_read: self.map().map_or(0, MapPages::read),
             scrub_rounds: file.scrub.rounds,
             scrub_pages: file.scrub.pages,
             scrub_damaged: file.scrub.damaged,

@@ -12,11 +12,15 @@ use crate::error::Fault;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The map, and which pages were checked: one bit each.
+/// The map, which pages were checked and which were hinted: one bit each.
 pub(super) struct MapPages {
     map: Arc<dyn FileMap>,
     path: PathBuf,
     checked: Doubling<AtomicU64>,
+    /// Begun to be brought into memory, since opening or since they were written.
+    hinted: Doubling<AtomicU64>,
+    /// Pages that were not in memory when they were hinted, or touched without a hint.
+    read: AtomicU64,
 }
 
 /// What a page must say of itself.
@@ -30,7 +34,7 @@ struct Expected {
 
 impl MapPages {
     pub(super) fn new(map: Arc<dyn FileMap>, path: PathBuf) -> MapPages {
-        MapPages { map, path, checked: Doubling::new() }
+        MapPages { map, path, checked: Doubling::new(), hinted: Doubling::new(), read: AtomicU64::new(0) }
     }
 
     /// The file.
@@ -56,16 +60,37 @@ impl MapPages {
         Ok((self.check(&Expected { id, tree, tx: run.tx, crc: None, run: true })?, first))
     }
 
+    /// Begins to bring a page into memory, if it was neither touched nor hinted before.
+    pub(super) fn page_ahead(&self, id: PageId) {
+        self.ahead(id, 1);
+    }
+
     /// Begins to bring a run's pages into memory, many at once.
     pub(super) fn run_ahead(&self, run: &RunRef) {
-        if run.pages() > 1 && !self.is_checked(run.first) {
-            self.map.read_ahead(run.first.0, run.pages());
+        self.ahead(run.first, run.pages());
+    }
+
+    fn ahead(&self, first: PageId, pages: u32) {
+        if is_set(&self.checked, first) || is_set(&self.hinted, first) {
+            return;
         }
+        set(&self.hinted, first);
+        if !self.map.is_in_memory(first.0) {
+            self.read.fetch_add(u64::from(pages), Ordering::Relaxed);
+            self.map.read_ahead(first.0, pages);
+        }
+    }
+
+    /// How many pages were not in memory when they were first wanted.
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// The page will be checked anew: it was written.
     pub(super) fn forget(&self, id: PageId) {
-        self.checked.reserve(id.0 / 64, words).fetch_and(!bit(id), Ordering::Relaxed);
+        for bits in [&self.checked, &self.hinted] {
+            bits.reserve(id.0 / 64, words).fetch_and(!bit(id), Ordering::Relaxed);
+        }
     }
 
     /// What to answer when a page is not what it must be.
@@ -74,8 +99,7 @@ impl MapPages {
     }
 
     fn is_checked(&self, id: PageId) -> bool {
-        // relaxed: the bit carries nothing but itself, the page is the same for whoever reads it
-        self.checked.get(id.0 / 64).is_some_and(|word| word.load(Ordering::Relaxed) & bit(id) != 0)
+        is_set(&self.checked, id)
     }
 
     fn bytes(&self, id: PageId) -> &Page {
@@ -87,6 +111,9 @@ impl MapPages {
         let id = expected.id;
         let first = !self.is_checked(id);
         if first {
+            if !is_set(&self.hinted, id) && !self.map.is_in_memory(id.0) {
+                self.read.fetch_add(1, Ordering::Relaxed);
+            }
             self.map.populate(id.0, 1).map_err(|source| {
                 Box::new(Fault::Io {
                     operation: "read through the map",
@@ -100,7 +127,7 @@ impl MapPages {
         self.check_head(page, expected)?;
         if first {
             self.check_crc(page, expected)?;
-            self.checked.reserve(id.0 / 64, words).fetch_or(bit(id), Ordering::Relaxed);
+            set(&self.checked, id);
         }
         Ok(page)
     }
@@ -146,6 +173,15 @@ impl MapPages {
             _ => Ok(()),
         }
     }
+}
+
+fn is_set(bits: &Doubling<AtomicU64>, id: PageId) -> bool {
+    // relaxed: the bit carries nothing but itself, the page is the same for whoever reads it
+    bits.get(id.0 / 64).is_some_and(|word| word.load(Ordering::Relaxed) & bit(id) != 0)
+}
+
+fn set(bits: &Doubling<AtomicU64>, id: PageId) {
+    bits.reserve(id.0 / 64, words).fetch_or(bit(id), Ordering::Relaxed);
 }
 
 fn words(len: usize) -> Box<[AtomicU64]> {

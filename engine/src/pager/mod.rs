@@ -82,6 +82,12 @@ pub trait Pages {
     /// As [`Pages::page`].
     fn run(&self, tree: TreeId, at: &RunRef) -> Paged<Bytes>;
 
+    /// Begins to bring a page into memory that will be read soon, without waiting; where that cannot be done, nothing.
+    fn read_ahead(&self, _at: &ChildRef) {}
+
+    /// As [`Pages::read_ahead`], of a run's pages.
+    fn run_ahead(&self, _run: &RunRef) {}
+
     /// The fault of a page that is what names it and yet cannot be what was written. Who has a file names it.
     #[cold]
     fn fault(&self, at: PageId, expected: String, found: String) -> Box<Fault> {

@@ -121,6 +121,23 @@ macro_rules! pages_from_source {
                 run_of(self, tree, at)
             }
 
+            fn read_ahead(&self, at: &ChildRef) {
+                if self.memory(at.id, at.tx).is_none()
+                    && let Some(map) = self.map()
+                {
+                    map.page_ahead(at.id);
+                }
+            }
+
+            fn run_ahead(&self, run: &RunRef) {
+                // all of a run is in memory, or little of it
+                if self.memory(run.first, run.tx).is_none()
+                    && let Some(map) = self.map()
+                {
+                    map.run_ahead(run);
+                }
+            }
+
             fn fault(&self, at: PageId, expected: String, found: String) -> Box<Fault> {
                 fault_of(self, at, expected, found)
             }
@@ -174,7 +191,7 @@ fn run_page<'s>(source: &'s impl Source, tree: TreeId, run: &RunRef, id: PageId)
         return Ok((page, false));
     }
     let map = source.map().ok_or_else(|| missing(source, id, run.tx))?;
-    if id == run.first {
+    if id == run.first && run.pages() > 1 {
         map.run_ahead(run);
     }
     map.run_page(tree, run, id)

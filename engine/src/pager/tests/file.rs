@@ -6,6 +6,7 @@ use crate::btree::SLOT_BYTES;
 use crate::error::Fault;
 use crate::pager::HeldBack;
 use crate::pager::page::PAGE_BYTES;
+use crate::pager::reader::Source as _;
 use crate::pager::root::Root;
 use crate::pager::written::FileParts;
 
@@ -57,6 +58,54 @@ fn a_page_is_brought_in_and_checked_at_its_first_touch_only() {
     check(&pager, &copy);
     check(&pager, &copy);
     assert_eq!(map.populated(), 5);
+}
+
+#[test]
+fn a_page_is_hinted_once_and_only_while_nobody_has_touched_it() {
+    let map = Arc::new(TestMap::new());
+    let (mut pager, at, run) = written(&map);
+    let read = |pager: &Pager| pager.map().expect("a file").read();
+    for _ in 0..2 {
+        pager.read_ahead(&at);
+        pager.reader().read().run_ahead(&run);
+    }
+    assert_eq!(map.take_hinted(), [(at.id.0, 1), (run.first.0, 3)]);
+    assert_eq!((map.populated(), read(&pager)), (0, 4));
+    check(&pager, &at);
+    assert_eq!(read(&pager), 4, "what was hinted counts once");
+    // in memory, or touched already: nothing to bring in
+    let mut copy = at;
+    change(&mut pager, &mut copy);
+    pager.read_ahead(&copy);
+    pager.read_ahead(&at);
+    assert_eq!(map.take_hinted(), []);
+    publish(&mut pager, Some(copy));
+    for (id, tx, page) in pager.spill_candidates(10) {
+        let crc = map.write(id, &page);
+        pager.page_written(id, tx, crc);
+    }
+    check(&pager, &copy);
+    assert_eq!(read(&pager), 5, "touched without a hint");
+    pager.read_ahead(&copy);
+    assert_eq!(map.take_hinted(), []);
+}
+
+#[test]
+fn a_hint_for_what_is_not_there_or_damaged_does_nothing_and_the_read_tells() {
+    let map = Arc::new(TestMap::new());
+    let (pager, at, run) = written(&map);
+    let gone = ChildRef { id: PageId(5000), ..at };
+    pager.read_ahead(&gone);
+    assert!(matches!(*pager.page(TREE, &gone).expect_err("never written"), Fault::Io { .. }));
+    pager.run_ahead(&page::RunRef { first: PageId(u32::MAX), ..run });
+    map.put(at.id, Box::new([9; PAGE_BYTES]));
+    pager.read_ahead(&at);
+    for _ in 0..2 {
+        assert!(matches!(*pager.page(TREE, &at).expect_err("damaged"), Fault::Corrupt { .. }));
+    }
+    let in_memory = Pager::in_memory();
+    in_memory.read_ahead(&at);
+    in_memory.run_ahead(&run);
 }
 
 /// What is said of damage in the page of `at`, by whoever touches it first.

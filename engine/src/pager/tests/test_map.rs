@@ -20,6 +20,7 @@ struct State {
     written: u32,
     places: BTreeMap<u32, u32>,
     populated: u64,
+    hinted: Vec<(u32, u32)>,
 }
 
 impl TestMap {
@@ -51,6 +52,11 @@ impl TestMap {
         self.state.lock().expect("no test panics in here").populated
     }
 
+    /// The hints since this was last called.
+    pub(super) fn take_hinted(&self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.state.lock().expect("no test panics in here").hinted)
+    }
+
     fn number(&self, page: u32) -> Option<u32> {
         self.state.lock().expect("no test panics in here").places.get(&page).copied()
     }
@@ -68,5 +74,7 @@ impl FileMap for TestMap {
         missing.map_or(Ok(()), |page| Err(io::Error::other(format!("page {page} was never written"))))
     }
 
-    fn read_ahead(&self, _first: u32, _pages: u32) {}
+    fn read_ahead(&self, first: u32, pages: u32) {
+        self.state.lock().expect("no test panics in here").hinted.push((first, pages));
+    }
 }
