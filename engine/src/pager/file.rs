@@ -22,7 +22,7 @@ use super::checkpoint::{Checkpoint, Names};
 use super::grow::{Length, Need};
 use super::map_pages::MapPages;
 use super::meta::{Meta, PlaceRef};
-use super::page::PAGE_BYTES;
+use super::page::{PAGE_BYTES, PageId};
 use super::reader::Source as _;
 use super::root::Root;
 use super::scrub::Scrub;
@@ -423,9 +423,17 @@ impl Pager {
         self.file.as_ref().map_or(Space::Ample, |file| file.length.space())
     }
 
-    /// The damage that the scrub met since the last call, the first 64 of it: for the log. The pages can be read by nobody.
+    /// The damage that the scrub met since the last call, the first 64 of it: for the log. Whoever touches such a page from
+    /// then on checks it whole, although it was right when it was touched first.
     pub fn take_scrub_faults(&mut self) -> Vec<Fault> {
-        self.file.as_mut().map_or_else(Vec::new, |file| file.scrub.take_faults())
+        let faults = self.file.as_mut().map_or_else(Vec::new, |file| file.scrub.take_faults());
+        for fault in &faults {
+            if let (Fault::Corrupt { offset, .. } | Fault::Io { offset, .. }, Some(map)) = (fault, self.map())
+            {
+                map.forget(PageId((offset / PAGE_BYTES as u64) as u32));
+            }
+        }
+        faults
     }
 
     /// Whether the disk has an operation on the file, the scrub's left out. Without further steps that ends by itself: what

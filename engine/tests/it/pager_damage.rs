@@ -2,8 +2,10 @@
 //! refused with the place; never anything else.
 
 use crate::pager_rig::{OWNER, PATH, Rig, small_options};
+use coffer_engine::btree;
 use coffer_engine::disk::sim::SimDisk;
 use coffer_engine::error::Fault;
+use coffer_engine::pager::page::TreeId;
 use coffer_engine::pager::{Pager, PagerOpened};
 use std::path::Path;
 
@@ -267,5 +269,35 @@ fn the_scrub_finds_damage_by_its_place_and_nothing_where_pages_come_and_go() {
     let looked_at = rig.pager.stats().scrub_pages - before.scrub_pages;
     let used = rig.pager.published().pages_used;
     assert_eq!(looked_at, used - 1, "all but the one that cannot be read");
+    assert!(rig.fault.is_none(), "nothing stops");
+}
+
+#[test]
+fn a_page_that_rots_after_it_was_read_is_read_by_nobody_once_the_scrub_has_met_it() {
+    let mut options = small_options(1);
+    options.scrub_bytes_per_s = 200 << 20;
+    let mut rig = Rig::new(11, options);
+    // values that all lie in leaves
+    rig.run(60, 900);
+    rig.pager.request_checkpoint();
+    rig.settle_until_durable();
+    let reached = rig.reached();
+    let rotten = *reached.iter().nth(reached.len() / 2).expect("a page");
+    rig.disk.flip_bit(Path::new(PATH), u64::from(rotten.0) * PAGE + 3_000, 1);
+    // the round that is under way may have been there already
+    scrub(&mut rig, 2);
+    assert!(!rig.pager.take_scrub_faults().is_empty());
+
+    let root = rig.pager.published();
+    let mut readable = 0;
+    let tree = root.tree(TreeId::Keys);
+    match btree::check(&rig.pager, TreeId::Keys, tree.as_ref(), &mut |_| readable += 1) {
+        Err(fault) => assert!(
+            matches!(*fault, Fault::Corrupt { offset, .. } if offset == u64::from(rotten.0) * PAGE),
+            "{fault}"
+        ),
+        Ok(summary) => panic!("silent: {summary:?}"),
+    }
+    assert!(readable > 0, "others are read");
     assert!(rig.fault.is_none(), "nothing stops");
 }
