@@ -133,7 +133,7 @@ impl<P: PagesMut> Mvcc<P> {
 
 impl<P: Pages> View<'_, P> {
     /// What stands in the tree, `None` if nothing does.
-    pub(crate) fn stored_cluster(&self) -> Paged<Option<Cluster>> {
+    pub fn stored_cluster(&self) -> Paged<Option<Cluster>> {
         let Some(value) = self.get(TreeId::State, KEY)? else { return Ok(None) };
         let cluster = match self.cluster_run()? {
             Some(run) => decode(&self.pages.run(TreeId::State, &run)?),

@@ -3,7 +3,8 @@
 use crate::disk::BLOCK_BYTES;
 use std::sync::Arc;
 
-type Block = [u8; BLOCK_BYTES];
+/// A page of it. One that is shared is never changed: whoever writes gets a copy.
+pub(super) type Block = [u8; BLOCK_BYTES];
 
 /// The bytes. What lies behind the length in the last block is zero.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,12 @@ impl Content {
             done += count;
         }
         wanted
+    }
+
+    /// A whole page, if the file goes so far.
+    pub(super) fn block(&self, number: usize) -> Option<Arc<Block>> {
+        let whole = (number + 1) * BLOCK_BYTES <= self.len;
+        whole.then(|| Arc::clone(&self.blocks[number]))
     }
 
     /// The bytes of a range, as far as the file goes.

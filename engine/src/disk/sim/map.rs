@@ -5,6 +5,7 @@
 //! nobody could define.
 #![allow(unsafe_code, reason = "copies are lent for as long as the map lives")]
 
+use super::content::Block;
 use super::world::{InodeId, World};
 use crate::disk::{BLOCK_BYTES, FileMap};
 use parking_lot::Mutex;
@@ -12,15 +13,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-type Copies = Vec<Box<[u8; BLOCK_BYTES]>>;
-
 /// The map. Invariant: what `arena` holds is neither changed nor dropped before the map goes.
 #[derive(Debug)]
 pub(super) struct SimMap {
     world: Arc<Mutex<World>>,
     inode: InodeId,
-    /// Copies given out, by page; the last one is a new one only where the page's bytes changed.
-    arena: Mutex<BTreeMap<u32, Copies>>,
+    /// What was given out, by page; a new one only where the page was written since.
+    arena: Mutex<BTreeMap<u32, Vec<Arc<Block>>>>,
 }
 
 impl SimMap {
@@ -35,13 +34,13 @@ impl FileMap for SimMap {
         // a real map would end the process
         let now = now.unwrap_or_else(|error| panic!("page {page} of a map was touched: {error}"));
         let mut arena = self.arena.lock();
-        let copies = arena.entry(page).or_default();
-        if copies.last().is_none_or(|last| **last != now) {
-            copies.push(Box::new(now));
+        let given = arena.entry(page).or_default();
+        if given.last().is_none_or(|last| !Arc::ptr_eq(last, &now)) {
+            given.push(now);
         }
-        let last: &[u8; BLOCK_BYTES] = copies.last().expect("one was just put there");
-        // SAFETY: the box's memory stays where it is, unchanged, until the map is dropped (the type's invariant), and
-        // the reference given out borrows the map.
+        let last: &Block = given.last().expect("one was just put there");
+        // SAFETY: a block that is shared is never changed (see its type), and the share in the arena stays there until the
+        // map is dropped (the type's invariant); the reference given out borrows the map.
         unsafe { &*std::ptr::from_ref(last) }
     }
 

@@ -1,5 +1,6 @@
 //! What a simulated disk consists of: names, files, operations under way, and the faults in store.
 
+use super::content::Block;
 use super::inode::{Change, Inode, apply_torn};
 use super::rng::Rng;
 use super::{Failure, SECTOR_BYTES};
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A killed process's write lands at most this many operations later.
 const LATE_OPS_MAX: u64 = 80;
@@ -254,13 +256,10 @@ impl World {
     }
 
     /// A page as a map shows it.
-    pub(super) fn mapped_page(&self, inode: InodeId, page: u32) -> io::Result<[u8; BLOCK_BYTES]> {
+    pub(super) fn mapped_page(&self, inode: InodeId, page: u32) -> io::Result<Arc<Block>> {
         let inode = self.inodes.get(&inode).ok_or_else(|| errno(libc::ENOENT))?;
-        let offset = page as usize * BLOCK_BYTES;
-        inode.readable(offset as u64, BLOCK_BYTES as u64)?;
-        let mut bytes = [0; BLOCK_BYTES];
-        let read = inode.visible.read(offset, &mut bytes);
-        if read == BLOCK_BYTES { Ok(bytes) } else { Err(beyond_the_end()) }
+        inode.readable(u64::from(page) * BLOCK_BYTES as u64, BLOCK_BYTES as u64)?;
+        inode.visible.block(page as usize).ok_or_else(beyond_the_end)
     }
 
     pub(super) fn refuse_reads(&mut self, path: &Path, offset: u64, bytes: u64) {
