@@ -9,7 +9,8 @@
 
 use crate::error::Error;
 use crate::storage::entry_bytes;
-use coffer_engine::command::{Applied, Command, Member, Stamped};
+use bytes::Bytes;
+use coffer_engine::command::{Applied, Command, Member, Stamped, TxnOp};
 use coffer_engine::store::{ConfState, Published, Store, WriteTx};
 use raft::eraftpb::{Entry, EntryType};
 use std::collections::VecDeque;
@@ -75,6 +76,25 @@ fn apply_entry(tx: &mut WriteTx<'_>, entry: &Entry, compacted: &mut bool) -> Res
     }
     *compacted |= matches!(stamped.command, Command::Compact { .. });
     Ok(Some(tx.apply(entry.index, entry.term, &stamped)?))
+}
+
+/// Adds the keys that a command changes, as far as it names them one by one, to `keys`.
+pub(crate) fn keys_of(command: &Command, keys: &mut Vec<Bytes>) {
+    match command {
+        Command::Put(put) => keys.push(put.key.clone()),
+        Command::DeleteRange(delete) => keys.push(delete.range.key.clone()),
+        Command::Txn(txn) => {
+            for op in txn.success.iter().chain(&txn.failure) {
+                match op {
+                    TxnOp::Put(put) => keys.push(put.key.clone()),
+                    TxnOp::DeleteRange(delete) => keys.push(delete.range.key.clone()),
+                    // what is only read, and a txn within: their pages are waited for when they are applied
+                    TxnOp::Range(_) | TxnOp::Txn(_) => {}
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Who votes at the beginning of a cluster, in the order of their ids.

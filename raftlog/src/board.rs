@@ -17,7 +17,7 @@ const CLOCK_WORDS: usize = 3;
 const BUCKETS: usize = 15;
 const WAL_WORDS: usize = BUCKETS + 3;
 const PAGES_AT: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
-const PAGE_WORDS: usize = 11;
+const PAGE_WORDS: usize = 12;
 const CHECKPOINTS_AT: usize = PAGES_AT + PAGE_WORDS;
 const WORDS: usize = CHECKPOINTS_AT + BUCKETS;
 /// Stands for a time or a limit that is not there.
@@ -76,6 +76,7 @@ impl Board {
             pages.scrub_rounds,
             pages.scrub_pages,
             pages.scrub_damaged,
+            pages.pages_read,
         ];
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence + 1, Ordering::Relaxed);
@@ -154,6 +155,7 @@ impl Board {
             scrub_rounds: word(8),
             scrub_pages: word(9),
             scrub_damaged: word(10),
+            pages_read: word(11),
         }
     }
 }

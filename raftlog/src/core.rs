@@ -16,6 +16,7 @@
 //! slice of committed entries applied. Nothing is answered before it is committed, durable here and published. Last comes
 //! what the page file has to do, a bounded amount; when a checkpoint is durable the log is told, and what is behind it may go.
 
+use crate::ahead::Ahead;
 use crate::applier::{self, SLICE_ENTRIES_MAX};
 use crate::driver::{Driver, DriverOptions, Standing};
 use crate::error::Error;
@@ -131,6 +132,7 @@ pub struct Core {
     /// Bytes of log that were replayed when it was opened.
     replayed_bytes: u64,
     page_stats: StoreStats,
+    ahead: Ahead,
     checkpoint_us_buckets: CheckpointBuckets,
     next_tick: Micros,
     was: Standing,
@@ -166,6 +168,7 @@ impl Core {
             checkpoint: Durable::default(),
             replayed_bytes: replayed.bytes,
             page_stats: store.stats(),
+            ahead: Ahead::new(now),
             checkpoint_us_buckets: CheckpointBuckets::default(),
             next_tick: now + options.heartbeat_us,
             was: Standing::default(),
@@ -365,6 +368,7 @@ impl Core {
         let readies = self.handle_readies(now, &mut out.messages)?;
         self.note_standing(now);
         self.wal.step(disk, now)?;
+        self.ahead.read_leaves(&self.store);
         self.apply(now)?;
         self.answer_reads();
         if self.compacting && self.to_apply.is_empty() {
@@ -382,6 +386,9 @@ impl Core {
         let wal_bytes = self.replayed_bytes + self.wal.stats().bytes_written;
         let next = self.store.step(disk, now, wal_bytes)?;
         let before = std::mem::replace(&mut self.page_stats, self.store.stats());
+        if self.page_stats.pages_read > before.pages_read {
+            self.ahead.note_cold(now);
+        }
         if self.page_stats.checkpoints > before.checkpoints {
             let took = self.page_stats.checkpoint_us_sum - before.checkpoint_us_sum;
             let last = self.checkpoint_us_buckets.len() - 1;
@@ -476,6 +483,7 @@ impl Core {
                     self.turn_away(request.reply_to(), why);
                 }
                 Request::Propose { command, reply_to } => {
+                    self.ahead.gather(&command, now);
                     if let Err(why) = round.add(command, Asker::One(reply_to)) {
                         self.turn_away(reply_to, why);
                     }
@@ -493,7 +501,9 @@ impl Core {
             // one that finds no room is looked at again in the next pass
             let _ = round.add(Command::LeaseExpire { id }, Asker::Expiry);
         }
-        Ok(self.propose(round, now))
+        let last = self.propose(round, now);
+        self.ahead.proposed(last);
+        Ok(last.is_some())
     }
 
     fn add_renewals(&mut self, round: &mut Round) {
@@ -502,11 +512,13 @@ impl Core {
         }
     }
 
-    fn propose(&mut self, round: Round, now: Micros) -> bool {
+    /// Proposes a round; the index of its last entry.
+    fn propose(&mut self, round: Round, now: Micros) -> Option<u64> {
         let Proposals { entries, askers, leases, stamp_ms } = round.finish();
         if entries.is_empty() {
-            return false;
+            return None;
         }
+        let count = entries.len() as u64;
         match self.driver.propose(entries) {
             Some((first, term)) => {
                 for (index, asker) in (first..).zip(askers) {
@@ -516,12 +528,12 @@ impl Core {
                     self.leases_under_way.put(first + last as u64, stamp_ms);
                     self.clock.set_limit(self.leases_under_way.limit_ms(), now);
                 }
-                true
+                Some(first + count - 1)
             }
             None => {
                 self.turned_away += askers.len() as u64;
                 askers.into_iter().for_each(|asker| self.answers.fail(asker, Busy::NoLeader));
-                false
+                None
             }
         }
     }
@@ -620,6 +632,9 @@ impl Core {
 
     /// Applies one slice, publishes it and gathers the answers.
     fn apply(&mut self, now: Micros) -> Result<(), Error> {
+        if let Some(last) = self.to_apply.back() {
+            self.ahead.read_values(&self.store, last.index);
+        }
         let (slots, answers) = (&mut self.slots, &mut self.answers);
         let leases_expired = &mut self.leases_expired;
         let slice =

@@ -14,6 +14,7 @@
 //! | [`storage`] | raft-rs's `Storage`: the view of the log in memory |
 //! | [`transport`] | messages between members: envelope, bytes, validation |
 //! | [`applier`] | committed entries, in order, in slices, into the store |
+//! | `ahead` | pages that applying will touch, read while the log is written |
 //! | [`slots`] | who waits for which entry |
 //! | [`lease_clock`] | the engine's lease clock, which the leader runs on |
 //! | [`recovery`] | page file, then log: what must hold before `RawNode` exists |
@@ -21,6 +22,7 @@
 //! | `sim` (feature) | many members in one thread from one seed |
 //! | [`error`] | why a member did not start or could not go on |
 
+mod ahead;
 pub mod applier;
 mod board;
 pub mod core;

@@ -193,8 +193,9 @@ impl Recovery<'_> {
             let _ = self.replay.visit(batch);
         }
         self.replay.end(opened.checkpoint.1)?;
-        let replayed = self.replay.replayed();
+        let mut replayed = self.replay.replayed();
         let (store, view) = self.replay.into_parts();
+        replayed.pages = store.stats().pages_read;
         check_owner(&store, self.options)?;
         Ok(Recovered { wal, store, view, opened, pages: self.pages, replayed })
     }

@@ -9,17 +9,27 @@
 //! Entries up to the page file's root are in it: they are not applied again, and only kept in the view as far as followers
 //! may need them. A log may begin anywhere up to the entry behind the root, and it may be empty where a checkpoint took the
 //! place of everything in it.
+//!
+//! While one stretch of entries is applied, the disk reads the pages that the next one will touch, many at once: alone they
+//! would be waited for one after the other.
 
 use crate::applier::{self, SLICE_BYTES_MAX, SLICE_ENTRIES_MAX};
 use crate::error::Error;
 use crate::storage::{BadAppend, LogView, entry_bytes, from_log_entry};
+use bytes::Bytes;
 use coffer_engine::Micros;
+use coffer_engine::command::Stamped;
 use coffer_engine::disk::{Completion, Disk};
 use coffer_engine::error::Fault;
 use coffer_engine::store::Store;
 use coffer_engine::wal::{HardState, RecoveredBatch};
 use raft::eraftpb::Entry;
 use std::collections::VecDeque;
+
+/// Entries of a stretch: enough to keep a disk busy.
+const STRETCH_ENTRIES: u64 = SLICE_ENTRIES_MAX as u64;
+/// Bytes of a stretch.
+const STRETCH_BYTES: u64 = SLICE_BYTES_MAX;
 
 /// What of the log was applied again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +38,8 @@ pub struct Replayed {
     pub entries: u64,
     /// Their weight in bytes.
     pub bytes: u64,
+    /// Pages of the page file that were not in memory and had to be read.
+    pub pages: u64,
     /// How long opening page file and log took, in microseconds.
     pub took_us: Micros,
 }
@@ -49,7 +61,21 @@ pub struct Replay {
     /// Index of the log's last entry, 0 without one.
     last: u64,
     replayed: Replayed,
+    /// What is applied next.
+    ahead: Stretch,
     error: Option<Error>,
+}
+
+/// Entries whose pages are on their way into memory: those that are not applied up to `last`, all known committed.
+#[derive(Debug, Default)]
+struct Stretch {
+    last: u64,
+    /// Their weight, and that of what came after them until the stretch before was applied.
+    bytes: u64,
+    /// The keys they change.
+    keys: Vec<Bytes>,
+    /// Pages that had been read when this was begun; `None` where it touches none.
+    pages_read: Option<u64>,
 }
 
 impl Replay {
@@ -66,6 +92,7 @@ impl Replay {
             begun: false,
             last: 0,
             replayed: Replayed::default(),
+            ahead: Stretch::default(),
             error: None,
         }
     }
@@ -159,12 +186,44 @@ impl Replay {
         }
         self.hard_state = batch.hard_state.max_commit(self.hard_state);
         let known = self.hard_state.commit.min(self.view.last());
-        if known.saturating_sub(self.view.applied()) >= SLICE_ENTRIES_MAX as u64
-            || self.view.unapplied_bytes() >= SLICE_BYTES_MAX
+        let begin = self.ahead.last.max(self.view.applied());
+        if known.saturating_sub(begin) >= STRETCH_ENTRIES
+            || (known > begin && self.view.unapplied_bytes() >= self.ahead.bytes + STRETCH_BYTES)
         {
-            self.apply_to(known)?;
+            self.go_on_to(known)?;
         }
         Ok(())
+    }
+
+    /// Begins to bring into memory what the entries up to `known` touch, and applies those before for which that has begun.
+    fn go_on_to(&mut self, known: u64) -> Result<(), Error> {
+        let next = self.read_ahead(known);
+        let stretch = std::mem::replace(&mut self.ahead, next);
+        self.store.read_values_ahead(&stretch.keys);
+        self.apply_to(stretch.last)?;
+        self.ahead.bytes = self.view.unapplied_bytes();
+        Ok(())
+    }
+
+    /// The next stretch, which ends with entry `last`. Nothing is read where nothing had to be for the last one.
+    fn read_ahead(&self, last: u64) -> Stretch {
+        let pages_read = self.store.stats().pages_read;
+        let mut next = Stretch { last, pages_read: Some(pages_read), ..Stretch::default() };
+        if self.ahead.pages_read == Some(pages_read) {
+            return next;
+        }
+        let begin = self.ahead.last.max(self.view.applied()).max(self.root);
+        for entry in (begin + 1..=last).filter_map(|index| self.view.entry(index)) {
+            // one that is no command is met when it is applied
+            if let Ok(stamped) = Stamped::decode(&entry.data) {
+                applier::keys_of(&stamped.command, &mut next.keys);
+            }
+        }
+        if next.keys.is_empty() {
+            next.pages_read = None;
+        }
+        self.store.read_ahead(&next.keys);
+        next
     }
 
     fn append(&mut self, entry: Entry) -> Result<(), Error> {
@@ -288,7 +347,8 @@ impl Replay {
             let first = self.view.last() + 1;
             return Err(Error::EntriesMissing { first, last: commit, context: String::new() });
         }
-        self.apply_to(commit)?;
+        self.go_on_to(commit)?; // the stretch before
+        self.go_on_to(commit)?; // the last one
         let conf = applier::to_raft_conf_state(&self.store.conf_state());
         if conf.voters.is_empty() {
             return Err(Error::Unusable("the log names no member that votes".into()));

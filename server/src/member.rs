@@ -217,6 +217,7 @@ fn start_log(
         revision = node.reader().position().revision,
         "entries-replayed" = node.replayed().entries,
         "bytes-replayed" = node.replayed().bytes,
+        "pages-read" = node.replayed().pages,
         took = ?began.elapsed(),
         "opened page file and log"
     );

@@ -91,6 +91,10 @@ fn a_member_starts_from_its_page_file_and_applies_only_what_is_behind_it() {
         assert_eq!(recovered.opened.checkpoint.1, recovered.pages.applied);
         assert_eq!(recovered.replayed.entries, recovered.store.applied() - recovered.pages.applied);
         assert!(recovered.replayed.entries <= 80);
+        // the simulated map has no page in memory: those that the replay touched, and not all there are
+        let pages = recovered.store.reader().sizes().total_bytes / 4096;
+        let read = recovered.replayed.pages;
+        assert!(0 < read && read < pages / 2, "{read} of {pages}");
         assert_eq!(recovered.view.last(), status.last);
         // after a crash the log may not know yet that its last entries are committed
         assert!(recovered.view.applied() + 2 >= status.applied);
@@ -267,6 +271,28 @@ fn entries_that_the_page_file_has_applied_are_not_applied_again() {
         replay(10, 0, batches).map(|(store, base, last)| (store.applied(), base, last)).unwrap(),
         (12, 10, 12)
     );
+}
+
+#[test]
+fn a_log_of_many_stretches_is_applied_as_it_would_be_entry_by_entry() {
+    let mut expected = store(10);
+    let all = 11..=7_011;
+    let mut tx = expected.begin();
+    for index in all.clone() {
+        tx.apply(index, 2, &Stamped::decode(&entry(index, 2).data).unwrap()).unwrap();
+    }
+    assert_eq!(tx.publish().applied, 7_011);
+    let entries: Vec<LogEntry> = (5..11).chain(all).map(|index| entry(index, 2)).collect();
+    for chunk in [1, 700, 2_048, 5_000, 8_000] {
+        let batches = entries.chunks(chunk).map(|entries| {
+            // each batch knows of those before it
+            batch((2, entries[0].index - 1), entries.to_vec())
+        });
+        let batches = batches.chain([batch((2, 7_011), vec![])]).collect();
+        let (store, _, last) = replay(10, 0, batches).unwrap();
+        assert_eq!((store.applied(), last), (7_011, 7_011));
+        assert_eq!(store.reader().fingerprint().unwrap(), expected.reader().fingerprint().unwrap());
+    }
 }
 
 #[test]

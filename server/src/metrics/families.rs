@@ -292,6 +292,12 @@ fn page_file(page: &mut Page, now: &Observation) {
         &[],
         pages.bytes_written,
     );
+    page.counter(
+        "coffer_pages_read_total",
+        "Pages of the page file that were not in memory when they were first wanted.",
+        &[],
+        pages.pages_read,
+    );
     page.counter("coffer_scrub_pages_total", "Pages read again and checked.", &[], pages.scrub_pages);
     page.counter(
         "coffer_scrub_rounds_total",

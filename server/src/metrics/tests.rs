@@ -156,6 +156,7 @@ const OWN_NAMES: &[(&str, &str)] = &[
     ("coffer_pages_written_total", "counter"),
     ("coffer_pages_spilled_total", "counter"),
     ("coffer_page_bytes_written_total", "counter"),
+    ("coffer_pages_read_total", "counter"),
     ("coffer_scrub_pages_total", "counter"),
     ("coffer_scrub_rounds_total", "counter"),
     ("coffer_scrub_damaged_total", "counter"),
