@@ -18,6 +18,8 @@ mod pager_rig;
 mod pager_space;
 mod script;
 mod snapshot;
+mod store_crash;
+mod store_rig;
 mod transcripts;
 mod wal_basic;
 mod wal_crash;
