@@ -3,5 +3,7 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`load`] | `coffer-bench load`: drives any etcd endpoint, open or closed loop |
+//! | [`stalls`] | `coffer-bench stalls`: what background work does to the longest request |
 
 pub mod load;
+pub mod stalls;

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use coffer_bench::load::{self, LoadOptions};
+use coffer_bench::stalls::{self, StallOptions};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -15,11 +16,16 @@ struct Arguments {
 enum Command {
     /// Drives an endpoint with puts and ranges and prints what they took.
     Load(LoadOptions),
+    /// The longest request while a member compacts, checkpoints, is backed up or defragmented, beside quiet runs.
+    Stalls(StallOptions),
 }
 
 fn main() -> ExitCode {
-    let Command::Load(options) = Arguments::parse().command;
-    match load::run(&options) {
+    let done = match Arguments::parse().command {
+        Command::Load(options) => load::run(&options),
+        Command::Stalls(options) => stalls::run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("coffer-bench: {error}");

@@ -16,21 +16,21 @@ use tonic::transport::{Channel, Endpoint};
 const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// What a run gave.
-pub(super) struct Measured {
+pub(crate) struct Measured {
     /// Latencies of puts in microseconds.
-    pub(super) puts: Histogram<u64>,
+    pub(crate) puts: Histogram<u64>,
     /// Latencies of ranges.
-    pub(super) ranges: Histogram<u64>,
+    pub(crate) ranges: Histogram<u64>,
     /// The longest latency of each second, in microseconds.
     pub(super) longest_by_second: Vec<u64>,
     /// From the first request to the last answer.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
     /// What the server's process used meanwhile.
     pub(super) server: Option<Usage>,
     /// What this process used.
     pub(super) own: Option<Usage>,
     /// What the work beside did, in words.
-    pub(super) beside: Option<String>,
+    pub(crate) beside: Option<String>,
 }
 
 struct Shared {
@@ -86,10 +86,11 @@ pub(super) async fn drive(options: &LoadOptions) -> Result<Measured, Failed> {
     if options.meanwhile == Meanwhile::Shrink {
         meanwhile::delete_most(&channels[0], options).await?;
     }
-    let end = match (options.work, options.rate) {
-        (Work::Fill, _) => options.keys,
-        (_, Some(rate)) => (rate * options.seconds) as u64,
-        (_, None) => u64::MAX,
+    let end = match (options.work, options.requests, options.rate) {
+        (Work::Fill, _, _) => options.keys,
+        (_, Some(requests), _) => requests,
+        (_, None, Some(rate)) => (rate * options.seconds) as u64,
+        (_, None, None) => u64::MAX,
     };
     let before = (options.pid.and_then(process::usage), process::usage(std::process::id()));
     let shared = Rc::new(Shared {

@@ -50,6 +50,10 @@ pub(super) async fn start(channel: Channel, options: LoadOptions) -> Result<Opti
             kv.compact(pb::CompactionRequest { revision, physical: true }).await?;
             format!("compaction to revision {revision}")
         }
+        Meanwhile::Checkpoint => {
+            maintenance.snapshot(pb::SnapshotRequest {}).await?.into_inner().message().await?;
+            "checkpoint".to_owned()
+        }
         Meanwhile::Snapshot => {
             let mut stream = maintenance.snapshot(pb::SnapshotRequest {}).await?.into_inner();
             let mut bytes = 0;

@@ -5,10 +5,10 @@
 //! was due: a server that stalls is charged for every request that would have come meanwhile (no coordinated omission).
 //! `--meanwhile` starts one piece of background work a sixth into the run, to see whom it disturbs.
 
-mod drive;
+pub(crate) mod drive;
 mod meanwhile;
 mod process;
-mod report;
+pub(crate) mod report;
 
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ pub enum Meanwhile {
     Nothing,
     /// Compaction to the revision of that moment.
     Compaction,
+    /// A checkpoint of coffer's page file, at once and without its usual pauses: what a snapshot begins with. The snapshot
+    /// ends there.
+    Checkpoint,
     /// A snapshot, read to its end.
     Snapshot,
     /// Defragment.
@@ -77,6 +80,9 @@ pub struct LoadOptions {
     /// How long, in seconds (fill: until all keys are there).
     #[arg(long, default_value_t = 10.0)]
     pub seconds: f64,
+    /// So many requests, whatever time they take.
+    #[arg(long)]
+    pub requests: Option<u64>,
     /// Where the sequence of keys begins.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -96,11 +102,16 @@ pub struct LoadOptions {
 /// # Errors
 /// A request failed, or the endpoint was not there.
 pub fn run(options: &LoadOptions) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let measured = runtime.block_on(drive::drive(options))?;
+    let measured = measure(options)?;
     report::print(options, &measured);
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_vec_pretty(&report::json(options, &measured))?)?;
     }
     Ok(())
+}
+
+/// Runs it.
+pub(crate) fn measure(options: &LoadOptions) -> Result<drive::Measured, Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(drive::drive(options))
 }

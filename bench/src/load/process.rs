@@ -9,12 +9,19 @@ pub(super) struct Usage {
     pub(super) anonymous_bytes: u64,
     /// All resident memory in bytes, mapped files included.
     pub(super) resident_bytes: u64,
+    /// Bytes it has given to the disk, or will have: pages of files it has changed, written at once or later. 0 where the
+    /// system does not tell.
+    pub(super) written_bytes: u64,
 }
 
 impl Usage {
-    /// The CPU used since `before`, the memory now.
+    /// The CPU used and the bytes written since `before`, the memory now.
     pub(super) fn since(&self, before: &Usage) -> Usage {
-        Usage { cpu_seconds: self.cpu_seconds - before.cpu_seconds, ..*self }
+        Usage {
+            cpu_seconds: self.cpu_seconds - before.cpu_seconds,
+            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+            ..*self
+        }
     }
 }
 
@@ -28,11 +35,14 @@ pub(super) fn usage(pid: u32) -> Option<Usage> {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
     };
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes:")?.trim().parse().ok());
     // a tick is 1/100 s on every Linux there is
     Some(Usage {
         cpu_seconds: ticks as f64 / 100.0,
         anonymous_bytes: field("RssAnon:"),
         resident_bytes: field("VmRSS:"),
+        written_bytes: written.unwrap_or(0),
     })
 }
 

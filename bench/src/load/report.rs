@@ -26,10 +26,11 @@ pub(super) fn print(options: &LoadOptions, measured: &Measured) {
     for (name, usage) in [("server", &measured.server), ("load", &measured.own)] {
         if let Some(usage) = usage {
             println!(
-                "{name:6} {:.1} us CPU per request, {} MB anonymous, {} MB resident",
+                "{name:6} {:.1} us CPU per request, {} MB anonymous, {} MB resident, {} bytes written per put",
                 usage.cpu_seconds * 1e6 / requests(measured).max(1) as f64,
                 usage.anonymous_bytes / 1_000_000,
-                usage.resident_bytes / 1_000_000
+                usage.resident_bytes / 1_000_000,
+                usage.written_bytes / measured.puts.len().max(1),
             );
         }
     }
@@ -65,12 +66,13 @@ fn usage(usage: &Option<Usage>) -> Value {
             "cpu_seconds": usage.cpu_seconds,
             "anonymous_bytes": usage.anonymous_bytes,
             "resident_bytes": usage.resident_bytes,
+            "written_bytes": usage.written_bytes,
         })
     })
 }
 
 /// The figures for programs.
-pub(super) fn json(options: &LoadOptions, measured: &Measured) -> Value {
+pub(crate) fn json(options: &LoadOptions, measured: &Measured) -> Value {
     json!({
         "work": format!("{:?}", options.work).to_lowercase(),
         "meanwhile": format!("{:?}", options.meanwhile).to_lowercase(),
