@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A member on a 16 MB file system that fills up: puts are refused with etcd's NOSPACE error, reads go on, deletes and
-# compaction go through, and when the filler file is gone puts work again by themselves; then a restart finds all.
+# A member on a small file system that fills up: puts are refused with etcd's NOSPACE error, reads go on, deletes and
+# compaction go through, and when the fillers are gone puts work again by themselves; then a restart finds all. Once with
+# 16 MB that one file fills, once with room left and no inode for a further file.
 # Needs root for the loop device (says so and passes over the test where it cannot mount) and etcdctl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,13 +18,23 @@ finish() {
 trap finish EXIT
 
 mkdir "$work/mnt"
-truncate -s 16M "$work/image"
-mkfs.ext4 -q "$work/image"
-if ! mount -o loop "$work/image" "$work/mnt" 2>"$work/mount.log"; then
-    cat "$work/mount.log"
-    echo "full_disk: SKIPPED, no loop device can be mounted here"
-    exit 0
-fi
+file_system() { # SIZE [MKFS OPTION ...]
+    truncate -s "$1" "$work/image"
+    mkfs.ext4 -q -F "${@:2}" "$work/image"
+    if ! mount -o loop "$work/image" "$work/mnt" 2>"$work/mount.log"; then
+        cat "$work/mount.log"
+        echo "full_disk: SKIPPED, no loop device can be mounted here"
+        exit 0
+    fi
+}
+fill_blocks() { dd if=/dev/zero of="$work/mnt/filler" bs=64k 2>/dev/null || true; }
+fill_inodes() {
+    local i
+    for ((i = 0; i < 1000; i++)); do
+        { : >"$work/mnt/filler$i"; } 2>/dev/null || return 0
+    done
+    die "there are still inodes"
+}
 
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
@@ -50,38 +61,48 @@ die() {
 }
 ctl() { "$etcdctl" --endpoints "127.0.0.1:$port" --command-timeout 20s "$@"; }
 
-start
-ctl put first 1 >/dev/null
-dd if=/dev/zero of="$work/mnt/filler" bs=64k 2>/dev/null || true
 value=$(head -c 50000 /dev/zero | tr '\0' v)
-acknowledged=0 refused=
-for i in $(seq 400); do
-    if out=$(ctl put "key$i" "$value" 2>&1); then
-        acknowledged=$i
-    else
-        refused=$out
-        break
-    fi
-done
-[[ $refused == *"mvcc: database space exceeded"* ]] || die "expected NOSPACE after $acknowledged puts, got: ${refused:-no refusal}"
-kill -0 "$server" 2>/dev/null || die "the member is gone"
-[[ $(ctl get first --print-value-only) == 1 ]] || die "a read failed on the full disk"
-[[ $(ctl get key --prefix --count-only --write-out fields | sed -n 's/"Count" : //p') == "$acknowledged" ]] || die "an acknowledged put is not there, or a refused one is"
-[[ $(ctl del key1) == 1 ]] || die "a delete was refused on the full disk"
-echo "full_disk: $acknowledged puts of 50 kB, then refused; reads and deletes went on"
-rm "$work/mnt/filler"
-resumed=
-for i in $(seq 100); do
-    if ctl put resumed "$i" >/dev/null 2>&1; then
-        resumed=$i
-        break
-    fi
-    sleep 0.1
-done
-[[ -n $resumed ]] || die "puts are still refused 10 s after space came back"
-kill -9 "$server"
-wait "$server" 2>/dev/null || true
-start
-[[ $(ctl get resumed --print-value-only) == "$resumed" ]] || die "the put after the full disk is lost"
-[[ $(ctl get key --prefix --count-only --write-out fields | sed -n 's/"Count" : //p') == $((acknowledged - 1)) ]] || die "the restart lost or found puts"
-echo "full_disk: resumed by itself; a restart after kill -9 found all"
+fills_up() { # blocks|inodes
+    local kind=$1 acknowledged=0 refused= resumed= i out
+    start
+    ctl put first 1 >/dev/null
+    "fill_$kind"
+    for i in $(seq 400); do
+        if out=$(ctl put "key$i" "$value" 2>&1); then
+            acknowledged=$i
+        else
+            refused=$out
+            break
+        fi
+    done
+    [[ $refused == *"mvcc: database space exceeded"* ]] || die "expected NOSPACE after $acknowledged puts, got: ${refused:-no refusal}"
+    kill -0 "$server" 2>/dev/null || die "the member is gone"
+    [[ $(ctl get first --print-value-only) == 1 ]] || die "a read failed on the full disk"
+    [[ $(ctl get key --prefix --count-only --write-out fields | sed -n 's/"Count" : //p') == "$acknowledged" ]] || die "an acknowledged put is not there, or a refused one is"
+    [[ $(ctl del key1) == 1 ]] || die "a delete was refused on the full disk"
+    echo "full_disk: no $kind: $acknowledged puts of 50 kB, then refused; reads and deletes went on"
+    rm "$work/mnt/filler"*
+    for i in $(seq 100); do
+        if ctl put resumed "$i" >/dev/null 2>&1; then
+            resumed=$i
+            break
+        fi
+        sleep 0.1
+    done
+    [[ -n $resumed ]] || die "puts are still refused 10 s after space came back"
+    kill -9 "$server"
+    wait "$server" 2>/dev/null || true
+    start
+    [[ $(ctl get resumed --print-value-only) == "$resumed" ]] || die "the put after the full disk is lost"
+    [[ $(ctl get key --prefix --count-only --write-out fields | sed -n 's/"Count" : //p') == $((acknowledged - 1)) ]] || die "the restart lost or found puts"
+    echo "full_disk: no $kind: resumed by itself; a restart after kill -9 found all"
+    kill "$server"
+    wait "$server" 2>/dev/null || true
+    server=
+    umount "$work/mnt"
+}
+
+file_system 16M
+fills_up blocks
+file_system 64M -N 64
+fills_up inodes
