@@ -131,7 +131,7 @@ fn txn(n: u64) -> Command {
     };
     let read = RangeRequest { range, ..RangeRequest::default() };
     Command::Txn(TxnRequest {
-        compare: vec![compare],
+        compares: vec![compare],
         success: vec![TxnOp::Put(put)],
         failure: vec![TxnOp::Range(read)],
     })
