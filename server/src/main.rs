@@ -7,6 +7,7 @@ use coffer_server::config::{self, Config, Start};
 use coffer_server::logging;
 use coffer_server::member::Member;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -38,6 +39,7 @@ fn run(config: Config) -> ExitCode {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     tracing::info!(args = ?logging::json(&args), "Running: ");
     logging::say_notes(&config.notes);
+    take_file_size_limit_as_an_error();
     tracing::info!(
         "etcd-version" = config::ETCD_VERSION,
         "coffer-version" = config::COFFER_VERSION,
@@ -67,6 +69,15 @@ fn run(config: Config) -> ExitCode {
             member.stop();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A file that may not grow any more (`ulimit -f`) is like a full disk: the call that tells so is enough, the signal that
+/// comes with it must not end the process.
+fn take_file_size_limit_as_an_error() {
+    let met = Arc::default();
+    if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, met) {
+        tracing::warn!(error = %error, "a limit on the size of files would end this process");
     }
 }
 

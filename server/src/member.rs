@@ -61,6 +61,8 @@ pub enum StartError {
     Log(LogError),
     /// A thread or runtime could not be made.
     Thread(std::io::Error),
+    /// It could not go on before it served; the reason was told to whoever asked to be called.
+    Stopped,
 }
 
 impl fmt::Display for StartError {
@@ -70,6 +72,7 @@ impl fmt::Display for StartError {
             StartError::Listen(text) => f.write_str(text),
             StartError::Log(error) => error.fmt(f),
             StartError::Thread(error) => write!(f, "start a thread: {error}"),
+            StartError::Stopped => f.write_str("the member stopped while it started"),
         }
     }
 }
@@ -108,7 +111,10 @@ impl Member {
             StartError::Thread(error)
         })?;
         let mut member = Member { shared, threads, addresses, _directory: directory };
-        member.publish();
+        if !member.publish() {
+            member.stop();
+            return Err(StartError::Stopped);
+        }
         member.compact_automatically();
         member.serve(listeners)?;
         Ok(member)
@@ -124,16 +130,16 @@ impl Member {
         &self.shared
     }
 
-    /// Tells the cluster this member's name and client URLs, unless it knows them. Gives up when the member stops.
-    fn publish(&self) {
+    /// Tells the cluster this member's name and client URLs, unless it knows them. Gives up, with `false`, when the member
+    /// stops.
+    fn publish(&self) -> bool {
         let (done, published) = mpsc::channel();
         self.threads.run_on_first(|serving| async move {
-            publish(&serving).await;
             // Whoever started the member may be gone by now.
-            let _ = done.send(());
+            let _ = done.send(publish(&serving).await);
         });
         // An error says that the thread is gone, which a fault may have caused; it is told by `on_fault`.
-        let _ = published.recv();
+        published.recv().unwrap_or(false)
     }
 
     fn compact_automatically(&self) {
@@ -252,7 +258,8 @@ pub(crate) fn first_members(config: &Config) -> Vec<MemberInfo> {
         .collect()
 }
 
-async fn publish(serving: &Serving) {
+/// Whether the cluster knows this member's name and client URLs now; `false`: the member stops.
+async fn publish(serving: &Serving) -> bool {
     let shared = &serving.shared;
     let wanted = Publish {
         id: shared.member_id,
@@ -266,7 +273,7 @@ async fn publish(serving: &Serving) {
             member.id == wanted.id && member.name == wanted.name && member.client_urls == wanted.client_urls
         });
         if read.is_ok() && known {
-            return;
+            return true;
         }
         let told = match read {
             Ok(()) => propose(serving, wanted.clone(), 0).await,
@@ -274,14 +281,14 @@ async fn publish(serving: &Serving) {
         };
         match told {
             Ok(_) => break,
-            Err(RpcError::Stopped) => return,
+            Err(RpcError::Stopped) => return false,
             Err(error) => {
                 tracing::warn!(error = %error, "failed to publish local member to cluster through raft");
                 tokio::time::sleep(PUBLISH_PAUSE).await;
             }
         }
         if shared.is_stopping() {
-            return;
+            return false;
         }
     }
     tracing::info!(
@@ -290,6 +297,7 @@ async fn publish(serving: &Serving) {
         "publish-timeout" = ?shared.request_timeout,
         "published local member to cluster through raft"
     );
+    true
 }
 
 /// Told to connections and threads that must end.

@@ -16,6 +16,8 @@ pub(crate) const SIGTERM: i32 = 15;
 pub(crate) struct Process {
     child: Child,
     pub(crate) endpoint: String,
+    /// Entries of the log that were applied again at its start.
+    pub(crate) entries_replayed: u64,
     lines: mpsc::Receiver<String>,
 }
 
@@ -42,7 +44,11 @@ impl Process {
                 let _ = sender.send(line);
             }
         });
-        let mut process = Process { child, endpoint: String::new(), lines };
+        let mut process = Process { child, endpoint: String::new(), entries_replayed: 0, lines };
+        let line = process.wait_for("opened page file and log");
+        let entries =
+            line.split("\"entries-replayed\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
+        process.entries_replayed = entries.unwrap().parse().unwrap();
         process.wait_for("ready to serve client requests");
         let line = process.wait_for("serving client traffic insecurely");
         let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
@@ -51,7 +57,7 @@ impl Process {
     }
 
     /// The first line that says this.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
             match self.lines.recv_timeout(crate::support::PATIENCE) {
@@ -62,15 +68,17 @@ impl Process {
         }
     }
 
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
+    }
+
     fn signal(&self, signal: i32) {
-        let number = i32::try_from(self.child.id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(number).unwrap();
         let signal = match signal {
             SIGINT => rustix::process::Signal::INT,
             SIGKILL => rustix::process::Signal::KILL,
             _ => rustix::process::Signal::TERM,
         };
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     /// Memory of its own, in bytes: without what it maps of files.
@@ -81,11 +89,22 @@ impl Process {
         kib * 1024
     }
 
+    /// Waits until it ends by itself; its exit code.
+    pub(crate) fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     /// Sends a signal and tells which one ended it.
     pub(crate) fn end(mut self, signal: i32) -> Option<i32> {
         self.signal(signal);
         self.child.wait().unwrap().signal()
     }
+}
+
+/// Starts one that must not come to serve; its exit code and what it said.
+pub(crate) fn refused_start(directory: &Path, flags: &[&str]) -> (Option<i32>, String) {
+    let output = command(directory).args(flags).output().expect("the binary starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 impl Drop for Process {

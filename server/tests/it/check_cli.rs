@@ -24,7 +24,7 @@ fn coffer(directory: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Exit code, standard output, standard error.
-fn told(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn told(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = coffer(directory, arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().expect("it exits"), text(&output.stdout), text(&output.stderr))
