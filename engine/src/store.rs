@@ -60,6 +60,9 @@ pub struct Store {
     moving: Option<Relocation>,
     /// Pages are moved while less than this waits in memory to be written.
     moving_dirty_bytes_max: u64,
+    /// The transaction in which the last pass of moving ended. Pages are not moved again before it is durable: until then the
+    /// places left behind are not free, the file looks as full as before, and there is nothing to move.
+    moved_tx: u64,
 }
 
 /// A batch of commands being applied; nothing of it is visible before [`WriteTx::publish`].
@@ -167,7 +170,7 @@ impl Default for Store {
 impl Store {
     /// An empty store in memory alone.
     pub fn new() -> Store {
-        Store { mvcc: Mvcc::new(Pager::in_memory()), moving: None, moving_dirty_bytes_max: 0 }
+        Store::over(Mvcc::new(Pager::in_memory()), 0)
     }
 
     /// Opens the page file, or makes one; the entries after those applied in it are in the log. Nothing else may be under
@@ -183,7 +186,11 @@ impl Store {
         let moving_dirty_bytes_max = options.dirty_bytes / 2;
         let (pager, opened) = Pager::open(disk, options, now)?;
         let mvcc = Mvcc::open(pager).map_err(|fault| *fault)?;
-        Ok((Store { mvcc, moving: None, moving_dirty_bytes_max }, opened))
+        Ok((Store::over(mvcc, moving_dirty_bytes_max), opened))
+    }
+
+    fn over(mvcc: Mvcc<Pager>, moving_dirty_bytes_max: u64) -> Store {
+        Store { mvcc, moving: None, moving_dirty_bytes_max, moved_tx: 0 }
     }
 
     /// Opens a write transaction.
@@ -291,7 +298,8 @@ impl Store {
         let pass = match self.moving.take() {
             Some(pass) => pass,
             None => {
-                let Some(from) = pager.relocation_wish() else { return Ok(Moving::Not) };
+                let settled = pager.durable().tx >= self.moved_tx;
+                let Some(from) = pager.relocation_wish().filter(|_| settled) else { return Ok(Moving::Not) };
                 pager.set_moving_from(Some(from));
                 Relocation::default()
             }
@@ -304,6 +312,8 @@ impl Store {
         self.mvcc.publish();
         if self.moving.is_none() {
             let pager = self.mvcc.pages_mut();
+            // in memory nothing is ever durable, and places are free at once
+            self.moved_tx = if pager.reader().path().is_some() { pager.published().tx } else { 0 };
             pager.set_moving_from(None);
             pager.request_cut();
             pager.request_checkpoint();
@@ -319,7 +329,8 @@ impl Store {
 
     /// Whether pages are being moved, or are to be.
     pub fn is_moving(&self) -> bool {
-        self.moving.is_some() || self.mvcc.pages().relocation_wish().is_some()
+        let pager = self.mvcc.pages();
+        self.moving.is_some() || pager.durable().tx < self.moved_tx || pager.relocation_wish().is_some()
     }
 
     /// Takes a completion; `None` if it was the page file's, else gives it back. [`Store::step`] follows.
@@ -331,6 +342,11 @@ impl Store {
     /// nothing was published since the last one, there is none.
     pub fn request_checkpoint(&mut self) {
         self.mvcc.pages_mut().request_checkpoint();
+    }
+
+    /// The same, but with the usual pauses: nobody waits for it, and what is in memory is let go before long.
+    pub fn hasten_checkpoint(&mut self) {
+        self.mvcc.pages_mut().hasten_checkpoint();
     }
 
     /// What is durable in the page file: the log behind it is needed, the log before it is not. Transaction 0 in memory.

@@ -74,6 +74,10 @@ pub struct CoreOptions {
     pub catchup_entries: u64,
 }
 
+/// What a replay changed is made durable soon if it is more than this part of the bytes that may wait: the next start need
+/// not do it again, and an idle member does not keep it in memory.
+const DIRTY_AT_START: u64 = 8;
+
 /// Durations of checkpoints: bucket `i` counts those of at most 1 ms x 2^i (not cumulative), the last one all longer ones.
 pub type CheckpointBuckets = [u64; 15];
 
@@ -184,6 +188,9 @@ impl Core {
         };
         core.note_standing(now);
         core.note_checkpoint();
+        if core.page_stats.dirty_bytes > core.options.dirty_bytes / DIRTY_AT_START {
+            core.store.hasten_checkpoint();
+        }
         Ok(core)
     }
 

@@ -145,6 +145,8 @@ pub(super) struct PageFile {
     pub(super) durable: Durable,
     pub(super) checkpoint: Option<Checkpoint>,
     requested: bool,
+    /// What waits is to be made durable without waiting for the interval's end.
+    hastened: bool,
     /// Bytes of log when the last checkpoint began.
     chosen_wal_bytes: u64,
     /// Since when something waits that is not chosen.
@@ -174,6 +176,7 @@ impl PageFile {
             durable: Durable::of(&meta.root),
             checkpoint: None,
             requested: false,
+            hastened: false,
             chosen_wal_bytes: 0,
             waits_since: None,
             cut_at: Some(now),
@@ -218,6 +221,7 @@ impl PageFile {
         }
         // there is nothing to do for whoever asked before the last one was done
         self.requested &= published.tx > self.durable.tx;
+        self.hastened &= self.waits_since.is_some();
         self.length.step(disk, self.need(pager, &published), now);
         let due = self.is_due(pager, &published, now, wal_bytes);
         let mut budget = STEP_PAGES;
@@ -254,6 +258,7 @@ impl PageFile {
             || pager.dirty_bytes() >= self.options.dirty_bytes / 2
             || wal_bytes.saturating_sub(self.chosen_wal_bytes) >= self.options.checkpoint_wal_bytes
             || self.options.snapshot_entries.is_some_and(|least| entries >= least)
+            || self.hastened
             || self.interval_end().is_some_and(|end| now >= end)
     }
 
@@ -277,6 +282,7 @@ impl PageFile {
         self.checkpoint = Some(Checkpoint::new(chosen, &self.names, urgent, now));
         self.chosen_wal_bytes = wal_bytes;
         self.waits_since = None;
+        self.hastened = false;
     }
 
     /// Whether there is no time for pauses.
@@ -402,6 +408,13 @@ impl Pager {
     pub fn request_checkpoint(&mut self) {
         if let Some(file) = &mut self.file {
             file.requested = true;
+        }
+    }
+
+    /// As [`Pager::request_checkpoint`], but with the usual pauses: nobody waits for it.
+    pub fn hasten_checkpoint(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.hastened = true;
         }
     }
 
