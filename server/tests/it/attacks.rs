@@ -16,6 +16,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
 const TXN: &str = "/etcdserverpb.KV/Txn";
+const MEMBER_ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
 const DATA: u8 = 0;
@@ -479,6 +480,9 @@ fn malformed_messages_are_refused_and_the_connection_serves_on() {
                 assert_eq!(code, "13", "{broken:?} to {path}");
             }
         }
+        // A URL that is no UTF-8.
+        let (code, _) = ask(&sender, MEMBER_ADD, None, message(&[0x0a, 2, 0xc3, 0x28]), true).await;
+        assert_eq!(code, "13");
         // A message cut short by the end of the stream.
         let cut = message(&[0x0a, 1, b'k'])[..6].to_vec();
         assert_eq!(ask(&sender, RANGE, None, cut, true).await.0, "13");

@@ -78,6 +78,33 @@ fn requests_that_are_wrong_get_etcds_code_and_words() {
 }
 
 #[test]
+fn negative_numbers_and_a_key_of_a_mebibyte_are_taken_as_etcd_takes_them() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut c = member.client().await;
+        let long = "k".repeat(1 << 20);
+        c.put(&long, "v").await;
+        c.put("m", "w").await;
+        let all = c.range(range("k", "z")).await;
+        assert_eq!((all.count, all.kvs[0].key.len()), (2, 1 << 20));
+        for below in [-1, i64::MIN] {
+            let none = pb::RangeRequest { limit: below, revision: below, ..range("k", "z") };
+            assert_eq!(c.range(none).await, all, "as if they were not given");
+            let bounds = pb::RangeRequest { min_mod_revision: below, ..range("k", "z") };
+            assert_eq!(c.range(bounds).await.count, 2);
+            let lease = pb::PutRequest { lease: below, ..put("m", "") };
+            let unknown = (Code::NotFound, "etcdserver: requested lease not found".to_owned());
+            assert_eq!(refusal(c.kv.put(lease).await), unknown);
+            let revoked = c.lease.lease_revoke(pb::LeaseRevokeRequest { id: below }).await;
+            assert_eq!(refusal(revoked), unknown);
+        }
+        assert_eq!(c.delete(&long).await.deleted, 1);
+        assert_eq!(c.get("m").await.as_deref(), Some("w"));
+    });
+    member.stop();
+}
+
+#[test]
 fn authentication_is_off_and_says_so() {
     let mut member = TestMember::start(&[]);
     run(async {
