@@ -36,6 +36,7 @@ pub fn read_ahead(pages: &impl Pages, tree: TreeId, root: Option<&ChildRef>, key
             // what was found before a fault is hinted, and led on, all the same
             let _ = lead_on(pages, tree, (&at, &node), keys, through, &mut below);
         }
+        hint(pages, &below);
         if here == Some(1) {
             return;
         }
@@ -43,7 +44,14 @@ pub fn read_ahead(pages: &impl Pages, tree: TreeId, root: Option<&ChildRef>, key
     }
 }
 
-/// Hints the children of a branch that some of the keys are in, each once.
+/// Hints pages in the order of their places, so that a disk has short ways, and neighbours are read together.
+fn hint(pages: &impl Pages, level: &[Way]) {
+    let mut pages_there: Vec<&ChildRef> = level.iter().map(|(at, _)| at).collect();
+    pages_there.sort_unstable_by_key(|at| at.id);
+    pages_there.into_iter().for_each(|at| pages.read_ahead(at));
+}
+
+/// Adds the children of a branch that some of the keys are in, each once.
 fn lead_on(
     pages: &impl Pages,
     tree: TreeId,
@@ -62,7 +70,6 @@ fn lead_on(
             continue;
         }
         let child = node.child(entry).or_fault(pages, at.id)?;
-        pages.read_ahead(&child);
         below.push((child, key..key + 1));
         last = Some(entry);
     }

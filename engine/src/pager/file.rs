@@ -6,7 +6,7 @@
 //! | a checkpoint begins when something was published since the last one, and |
 //! |---|
 //! | it was asked for |
-//! | half of [`PagerOptions::dirty_bytes`] wait in memory |
+//! | a quarter of [`PagerOptions::dirty_bytes`] waits in memory: of a large store each change waits with a leaf and a branch of its own, and a restart reads them all again |
 //! | [`PagerOptions::checkpoint_wal_bytes`] of log were written since the last one began |
 //! | [`PagerOptions::snapshot_entries`] entries were applied since the last one |
 //! | the oldest change is [`PagerOptions::checkpoint_interval_us`] old (a second, while the disk is full: what was freed becomes reusable by it) |
@@ -40,6 +40,8 @@ pub(super) const STEP_PAGES: usize = 64;
 const FULL_INTERVAL_US: Micros = 1_000_000;
 /// How long to wait before looking again whether readers have left the end of the file, in microseconds.
 const CUT_RETRY_US: Micros = 1_000_000;
+/// How often memory is given back while nothing is published, in microseconds.
+const RECLAIM_US: Micros = 100_000;
 
 /// Numbers and places of a page file.
 #[derive(Clone, Debug)]
@@ -147,6 +149,8 @@ pub(super) struct PageFile {
     requested: bool,
     /// What waits is to be made durable without waiting for the interval's end.
     hastened: bool,
+    /// When memory that was written out is given back, although nothing is published.
+    reclaim_at: Option<Micros>,
     /// Bytes of log when the last checkpoint began.
     chosen_wal_bytes: u64,
     /// Since when something waits that is not chosen.
@@ -177,6 +181,7 @@ impl PageFile {
             checkpoint: None,
             requested: false,
             hastened: false,
+            reclaim_at: None,
             chosen_wal_bytes: 0,
             waits_since: None,
             cut_at: Some(now),
@@ -214,7 +219,9 @@ impl PageFile {
     ) -> Result<PagerNext, Fault> {
         for written in self.out.take_landed() {
             pager.page_written(written.id, written.tx, written.crc);
+            self.reclaim_at.get_or_insert(now + RECLAIM_US);
         }
+        self.reclaim(pager, now);
         let published = pager.published();
         if self.waits_since.is_none() && published.tx > self.chosen_tx() {
             self.waits_since = Some(now);
@@ -238,6 +245,18 @@ impl PageFile {
         Ok(self.next(&published, budget, now))
     }
 
+    /// Every publish gives back some of the memory of pages that were written; where there is none, this does. What a reader
+    /// still holds is left to later publishes.
+    fn reclaim(&mut self, pager: &mut Pager, now: Micros) {
+        if self.reclaim_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let before = pager.held_back().in_memory;
+        pager.reclaim();
+        let left = pager.held_back().in_memory;
+        self.reclaim_at = (0 < left && left < before).then_some(now + RECLAIM_US);
+    }
+
     /// The newest transaction that is durable or on its way to be.
     fn chosen_tx(&self) -> u64 {
         self.checkpoint.as_ref().map_or(self.durable.tx, |checkpoint| checkpoint.root.tx)
@@ -255,7 +274,7 @@ impl PageFile {
         }
         let entries = published.standing.applied.saturating_sub(self.durable.applied);
         self.requested
-            || pager.dirty_bytes() >= self.options.dirty_bytes / 2
+            || pager.dirty_bytes() >= self.options.dirty_bytes / 4
             || wal_bytes.saturating_sub(self.chosen_wal_bytes) >= self.options.checkpoint_wal_bytes
             || self.options.snapshot_entries.is_some_and(|least| entries >= least)
             || self.hastened
@@ -344,7 +363,8 @@ impl PageFile {
     fn next(&self, published: &Root, budget: usize, now: Micros) -> PagerNext {
         let interval = self.interval_end().filter(|_| published.tx > self.chosen_tx());
         let pause = self.checkpoint.as_ref().and_then(|_| self.out.resume_at(now));
-        let times = [interval, pause, self.length.wakeup(), self.cut_at, self.scrub.wakeup()];
+        let times =
+            [interval, pause, self.length.wakeup(), self.cut_at, self.reclaim_at, self.scrub.wakeup()];
         PagerNext { at_once: budget == 0, at: times.into_iter().flatten().filter(|at| *at > now).min() }
     }
 
