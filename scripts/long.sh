@@ -32,7 +32,10 @@ run_peers() {
     for _ in 1 2 3; do scripts/kubernetes.sh coffer; done
 }
 
-runs=(tests kill fuzz planted peers)
+# 8 GB of live data, killed and started with cold caches.
+run_restart() { COFFER_BIN='' scripts/restart.sh --gb 8; }
+
+runs=(tests kill fuzz planted peers restart)
 if (($#)); then runs=("$@"); fi
 for run in "${runs[@]}"; do
     echo "=== $run"
