@@ -54,7 +54,9 @@ impl MapPages {
         self.check(&Expected { id: at.id, tree, tx: at.tx, crc: at.crc, run: false })
     }
 
-    /// A run's page; with it, whether this was its first touch.
+    /// A run's page; with it, whether this was its first touch. Each is one until [`MapPages::run_is_whole`] says otherwise: a
+    /// page that is whole in itself may be one of an earlier life, with the same number of its transaction, and only the CRC
+    /// of the whole run tells.
     pub(super) fn run_page(&self, tree: TreeId, run: &RunRef, id: PageId) -> Paged<(&Page, bool)> {
         let first = !self.is_checked(id);
         Ok((self.check(&Expected { id, tree, tx: run.tx, crc: None, run: true })?, first))
@@ -63,6 +65,11 @@ impl MapPages {
     /// Begins to bring a page into memory, if it was neither touched nor hinted before.
     pub(super) fn page_ahead(&self, id: PageId) {
         self.ahead(id, 1);
+    }
+
+    /// The pages are those of a run whose CRC was found right.
+    pub(super) fn run_is_whole(&self, touched: &[PageId]) {
+        touched.iter().for_each(|id| set(&self.checked, *id));
     }
 
     /// Begins to bring a run's pages into memory, many at once.
@@ -127,7 +134,9 @@ impl MapPages {
         self.check_head(page, expected)?;
         if first {
             self.check_crc(page, expected)?;
-            set(&self.checked, id);
+            if !expected.run {
+                set(&self.checked, id);
+            }
         }
         Ok(page)
     }

@@ -168,18 +168,21 @@ fn run_of(source: &impl Source, tree: TreeId, run: &RunRef) -> Paged<Bytes> {
         return Err(fault_of(source, run.first, "a run of a length that can be".into(), format!("{run:?}")));
     }
     let mut bytes = Vec::with_capacity(run.bytes as usize);
-    let mut to_check = false;
+    let mut touched = Vec::new();
     for id in (run.first.0..run.first.0 + pages).map(PageId) {
         let (page, first_touch) = run_page(source, tree, run, id)?;
-        to_check |= first_touch;
+        touched.extend(first_touch.then_some(id));
         let from = page.0.len() - RUN_PAGE_BYTES;
         let len = RUN_PAGE_BYTES.min(run.bytes as usize - bytes.len());
         bytes.extend_from_slice(&page.0[from..from + len]);
     }
-    let crc = if to_check { crc32fast::hash(&bytes) } else { run.crc };
+    let crc = if touched.is_empty() { run.crc } else { crc32fast::hash(&bytes) };
     if crc != run.crc && !cfg!(fuzzing) {
         let expected = format!("a run of {} bytes with CRC {:#010x}", run.bytes, run.crc);
         return Err(fault_of(source, run.first, expected, format!("{crc:#010x}")));
+    }
+    if let Some(map) = source.map() {
+        map.run_is_whole(&touched);
     }
     Ok(bytes.into())
 }

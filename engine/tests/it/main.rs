@@ -19,6 +19,7 @@ mod pager_space;
 mod script;
 mod snapshot;
 mod store_crash;
+mod store_damage;
 mod store_rig;
 mod transcripts;
 mod wal_basic;

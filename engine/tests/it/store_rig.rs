@@ -20,6 +20,7 @@ use coffer_engine::model::state::State;
 use coffer_engine::mvcc::{KeyRange, KeyValue, View};
 use coffer_engine::pager::Pinned;
 use coffer_engine::pager::offline::lying_file;
+use coffer_engine::pager::page::PageId;
 use coffer_engine::snapshot::PageSet;
 use coffer_engine::store::{HashKv, Store, StoreNext, StoreOpened, StoreOptions, StoreReader};
 use std::collections::BTreeMap;
@@ -555,23 +556,34 @@ impl History {
 }
 
 /// The check of a file that no store has open, as `coffer check` does it: every page reached once and whole, every rule of
-/// trees and store, exactly the reached pages counted as used.
+/// trees and store, exactly the reached pages counted as used. The transaction of its root.
 ///
-/// # Panics
-/// Something does not hold.
-pub(crate) fn check_file(disk: &SimDisk, context: &str) -> u64 {
-    let lying = lying_file(&mut disk.clone(), Path::new(PATH), Some(OWNER));
-    let lying = lying.unwrap_or_else(|fault| panic!("{context}: {fault}"));
-    assert_eq!(lying.metas_damaged, [], "{context}: opening has put copies right");
+/// # Errors
+/// What does not hold.
+pub(crate) fn try_check_file(disk: &SimDisk) -> Result<u64, String> {
+    let words = |fault: Fault| fault.to_string();
+    let lying = lying_file(&mut disk.clone(), Path::new(PATH), Some(OWNER)).map_err(words)?;
+    if !lying.metas_damaged.is_empty() {
+        return Err(format!("opening has not put copies right: {:?}", lying.metas_damaged));
+    }
     let used = PageSet::of_words(lying.stored.used);
     let mut root = lying.stored.root;
-    let cluster = View::of(&lying.pages, &root).stored_cluster();
-    let cluster = cluster.unwrap_or_else(|fault| panic!("{context}: {fault}"));
+    let cluster = View::of(&lying.pages, &root).stored_cluster().map_err(|fault| words(*fault))?;
     root.cluster = Arc::new(cluster.unwrap_or_default());
-    let broken = check_reached(&lying.pages, &root, &used);
-    let broken = broken.unwrap_or_else(|fault| panic!("{context}: {fault}"));
-    assert_eq!(broken, [], "{context}");
-    root.tx
+    let broken = check_reached(&lying.pages, &root, &used).map_err(|fault| words(*fault))?;
+    if broken.is_empty() { Ok(root.tx) } else { Err(format!("{broken:?}")) }
+}
+
+/// That check of a file in which nothing may be wrong.
+#[track_caller]
+pub(crate) fn check_file(disk: &SimDisk, context: &str) -> u64 {
+    try_check_file(disk).unwrap_or_else(|broken| panic!("{context}: {broken}"))
+}
+
+/// The pages that a whole file's newest root reaches.
+pub(crate) fn used_pages(disk: &SimDisk) -> Vec<PageId> {
+    let lying = lying_file(&mut disk.clone(), Path::new(PATH), Some(OWNER)).expect("it is whole");
+    PageSet::of_words(lying.stored.used).iter().collect()
 }
 
 /// Options with small bounds, so that much happens early.
