@@ -24,6 +24,13 @@ run_fuzz() {
     scripts/fuzz.sh --seconds 1200 --sanitizer address
 }
 
+# The unsafe modules (the pager's table and readers, maps and buffers of the disk) under AddressSanitizer. In a target directory
+# of its own: everything is built anew with other flags. RUSTC_BOOTSTRAP: the flag is not stable.
+run_address() {
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$CARGO_TARGET_DIR/address \
+        cargo test --target x86_64-unknown-linux-gnu -p coffer-engine --lib -- pager::tests disk::
+}
+
 run_planted() { scripts/planted.sh; }
 
 run_peers() {
@@ -35,7 +42,7 @@ run_peers() {
 # 8 GB of live data, killed and started with cold caches.
 run_restart() { COFFER_BIN='' scripts/restart.sh --gb 8; }
 
-runs=(tests kill fuzz planted peers restart)
+runs=(tests kill fuzz address planted peers restart)
 if (($#)); then runs=("$@"); fi
 for run in "${runs[@]}"; do
     echo "=== $run"
