@@ -1,6 +1,6 @@
 //! Status, members, health.
 
-use crate::support::{TestMember, refusal, run};
+use crate::support::{TestMember, bytes, put, range, refusal, run};
 use coffer_server::proto::etcdserverpb as pb;
 use coffer_server::proto::health;
 use tonic::Code;
@@ -80,6 +80,45 @@ fn alarms_are_raised_listed_and_cleared_by_member_and_kind() {
         assert!(ask(AlarmAction::Deactivate, 8, pb::AlarmType::Nospace).await.is_empty());
         assert_eq!(ask(AlarmAction::Deactivate, 7, pb::AlarmType::Nospace).await.len(), 1);
         assert!(ask(AlarmAction::Get, 0, pb::AlarmType::None).await.is_empty());
+    });
+    member.stop();
+}
+
+#[test]
+fn defragment_gives_back_what_compaction_has_freed_while_others_write() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        let value = "x".repeat(1_000);
+        for first in (0..8_000).step_by(100) {
+            let put = |number| {
+                let put = put(&format!("k{number:05}"), &value);
+                pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+            };
+            let success = (first..first + 100).map(put).collect();
+            client.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
+        }
+        let all_but_a_tenth =
+            pb::DeleteRangeRequest { key: bytes("k00000"), range_end: bytes("k07200"), ..Default::default() };
+        let deleted = client.kv.delete_range(all_but_a_tenth).await.unwrap().into_inner();
+        assert_eq!(deleted.deleted, 7_200);
+        client.compact(deleted.header.unwrap().revision).await.unwrap();
+        let before = client.maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        assert!(before.db_size > 4 * before.db_size_in_use, "{before:?}");
+        let mut writer = client.clone();
+        let writing = tokio::spawn(async move {
+            for number in 0..200 {
+                writer.put(&format!("beside{number}"), "x").await;
+            }
+        });
+        client.maintenance.defragment(pb::DefragmentRequest {}).await.unwrap();
+        let after = client.maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        assert!(after.db_size <= 2 * after.db_size_in_use, "{before:?} {after:?}");
+        writing.await.unwrap();
+        let left = client.range(range("k", "l")).await;
+        assert_eq!((left.count, left.kvs[0].value.len()), (800, 1_000));
+        // with nothing to do it is done at once
+        client.maintenance.defragment(pb::DefragmentRequest {}).await.unwrap();
     });
     member.stop();
 }
