@@ -47,7 +47,8 @@ impl MapPages {
     pub(super) fn page(&self, tree: TreeId, at: &ChildRef) -> Paged<&Page> {
         if self.is_checked(at.id) {
             let page = self.bytes(at.id);
-            if page.tx() == at.tx && page.id() == at.id && page.tree() == tree as u8 {
+            let is_named = page.tx() == at.tx && page.id() == at.id && page.tree() == tree as u8;
+            if is_named && at.crc.is_none_or(|crc| crc == page.stored_crc()) {
                 return Ok(page);
             }
         }
@@ -132,11 +133,12 @@ impl MapPages {
         }
         let page = self.bytes(id);
         self.check_head(page, expected)?;
-        if first {
+        // whoever touched it first may have known no CRC of it
+        if first || expected.crc.is_some_and(|crc| crc != page.stored_crc()) {
             self.check_crc(page, expected)?;
-            if !expected.run {
-                set(&self.checked, id);
-            }
+        }
+        if first && !expected.run {
+            set(&self.checked, id);
         }
         Ok(page)
     }

@@ -3,6 +3,7 @@
 use super::test_map::TestMap;
 use super::*;
 use crate::btree::SLOT_BYTES;
+use crate::disk::FileMap as _;
 use crate::error::Fault;
 use crate::pager::HeldBack;
 use crate::pager::page::PAGE_BYTES;
@@ -150,6 +151,28 @@ fn damage_is_a_fault_that_names_file_and_offset() {
     // whole, of the same place and time, and yet not what the parent knows
     let other = damage(|bytes, at| *bytes = with_crc(Page::new(PageKind::Leaf, TREE as u8, 0, at.id, at.tx)));
     assert!(other.contains("as its parent says"), "{other}");
+}
+
+#[test]
+fn a_page_of_an_earlier_life_is_refused_every_time_though_it_says_of_itself_what_is_wanted() {
+    let map = Arc::new(TestMap::new());
+    let (pager, at, run) = written(&map);
+    let reader = pager.reader();
+    // writes that got lost: the same place, tree and transaction, other bytes
+    for id in [at.id, PageId(run.first.0 + 1)] {
+        let mut page = Page(*map.page(id.0));
+        page.0[3_000] ^= 1;
+        map.write(id, &page);
+    }
+    let guard = reader.read();
+    // a parent that was not written yet knows no CRC
+    guard.page(TREE, &ChildRef { crc: None, ..at }).unwrap();
+    for _ in 0..3 {
+        let fault = guard.page(TREE, &at).unwrap_err().to_string();
+        assert!(fault.contains("older or foreign") && fault.contains(&at.id.offset().to_string()), "{fault}");
+        let fault = guard.run(TREE, &run).unwrap_err().to_string();
+        assert!(fault.contains("a run of 9000 bytes"), "{fault}");
+    }
 }
 
 fn with_crc(page: Page) -> [u8; PAGE_BYTES] {
