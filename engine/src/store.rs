@@ -241,6 +241,12 @@ impl Store {
         self.mvcc.view().read_values_ahead(&ascending(keys));
     }
 
+    /// Says whether what is applied from now on was applied before, as a log that is replayed: nobody watches it, so it makes
+    /// no events, and large values that it replaces are not read for them. States and answers are the same.
+    pub fn set_replaying(&mut self, replaying: bool) {
+        self.mvcc.set_tells(!replaying);
+    }
+
     /// Who votes, as last applied.
     pub fn conf_state(&self) -> ConfState {
         self.mvcc.conf_state().clone()

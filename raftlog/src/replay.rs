@@ -10,7 +10,7 @@
 //! may need them. A log may begin anywhere up to the entry behind the root, and it may be empty where a checkpoint took the
 //! place of everything in it.
 //!
-//! While one stretch of entries is applied, the disk reads the pages that the next one will touch, many at once: alone they
+//! Nobody watches what is applied here, so no events are made and values that were replaced are not read. While one stretch of entries is applied, the disk reads the pages that the next one will touch, many at once: alone they
 //! would be waited for one after the other.
 
 use crate::applier::{self, SLICE_BYTES_MAX, SLICE_ENTRIES_MAX};
@@ -80,7 +80,8 @@ struct Stretch {
 
 impl Replay {
     /// Starts from a store that has applied what it has applied.
-    pub fn new(store: Store, keep_bytes: u64) -> Replay {
+    pub fn new(mut store: Store, keep_bytes: u64) -> Replay {
+        store.set_replaying(true);
         let position = store.reader().position();
         Replay {
             view: LogView::new(position.applied, position.applied_term, keep_bytes),
@@ -199,7 +200,6 @@ impl Replay {
     fn go_on_to(&mut self, known: u64) -> Result<(), Error> {
         let next = self.read_ahead(known);
         let stretch = std::mem::replace(&mut self.ahead, next);
-        self.store.read_values_ahead(&stretch.keys);
         self.apply_to(stretch.last)?;
         self.ahead.bytes = self.view.unapplied_bytes();
         Ok(())
@@ -328,7 +328,8 @@ impl Replay {
     }
 
     /// Store and view.
-    pub(crate) fn into_parts(self) -> (Store, LogView) {
+    pub(crate) fn into_parts(mut self) -> (Store, LogView) {
+        self.store.set_replaying(false);
         (self.store, self.view)
     }
 

@@ -20,6 +20,9 @@ use std::borrow::Cow;
 /// A key and its value; the key is borrowed from its page unless it is a long one.
 pub type Entry<'p> = (Cow<'p, [u8]>, &'p [u8]);
 
+/// Children of a branch that are hinted at a time; each is hinted when the one so many before it is reached, at the latest.
+const AHEAD: usize = 8;
+
 /// One page on the way from the root to where a cursor stands.
 #[derive(Clone, Copy)]
 struct Step<'p> {
@@ -158,10 +161,25 @@ impl<'p, P: Pages> Cursor<'p, P> {
         let step = &mut self.steps[depth];
         step.at = further(step.at);
         let (id, level, child) = (step.id, step.node.level(), step.node.child(step.at));
+        self.read_ahead(depth, way);
         match child.or_fault(self.pages, id) {
             Ok(child) => self.descend(child, Some(level), way).map(|()| true),
             Err(fault) => Err(self.lose(fault)),
         }
+    }
+
+    /// Hints the children that come next, some at a time: whoever turns to one goes on to others.
+    fn read_ahead(&self, depth: usize, way: Way<'_>) {
+        let Step { node, at, .. } = self.steps[depth];
+        if at % AHEAD != 0 {
+            return;
+        }
+        let next = match way {
+            Way::Last => at.saturating_sub(2 * AHEAD)..at,
+            Way::First | Way::To(_) => at..node.entries().min(at + 2 * AHEAD),
+        };
+        // what is damaged is met by whoever goes there
+        next.filter_map(|entry| node.child(entry).ok()).for_each(|child| self.pages.read_ahead(&child));
     }
 
     fn descend(&mut self, from: ChildRef, above: Option<u8>, way: Way<'_>) -> Paged<()> {

@@ -47,7 +47,8 @@ pub(super) fn open(
     files: &Files,
     clock: &mut dyn FnMut() -> Micros,
 ) -> Result<Recovered, Fault> {
-    let (store, pages) = Store::open(disk, files.pages.clone(), clock())?;
+    let (mut store, pages) = Store::open(disk, files.pages.clone(), clock())?;
+    store.set_replaying(true);
     let applied = pages.applied;
     let mut replay = Replay { files, pages, store, applied, last: 0, waiting: (0, 0), bytes: 0, gap: None };
     let mut shared = SharedDisk::new(disk);
@@ -60,6 +61,7 @@ pub(super) fn open(
         Err(fault) => return Err(replay.refuse(&mut shared, fault)),
     };
     replay.publish();
+    replay.store.set_replaying(false);
     replay.keep_writing(&mut shared, u64::MAX, clock)?;
     Ok(Recovered { wal, store: replay.store, opened, replayed_bytes: replay.bytes })
 }

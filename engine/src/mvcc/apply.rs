@@ -23,6 +23,8 @@ pub struct Mvcc<P> {
     pub(super) cluster: Arc<Cluster>,
     /// Events not yet published.
     pub(super) events: Vec<Event>,
+    /// Whether there are any: while a log is replayed nobody watches, and what a change replaced need not be read for it.
+    pub(super) tells: bool,
     pub(super) scratch: Scratch,
 }
 
@@ -52,6 +54,7 @@ impl<P: PagesMut> Mvcc<P> {
             standing: Standing::default(),
             cluster: Arc::default(),
             events: Vec::new(),
+            tells: true,
             scratch: Scratch::default(),
         }
     }
@@ -135,6 +138,11 @@ impl<P: PagesMut> Mvcc<P> {
         } else {
             None
         }
+    }
+
+    /// Whether changes make events from now on.
+    pub fn set_tells(&mut self, tells: bool) {
+        self.tells = tells;
     }
 
     /// The events since this was last called.

@@ -145,8 +145,8 @@ impl Scan {
         };
         self.count = Some(i64::from(body.is_some()));
         if let Some(body) = body.filter(|_| self.wanted > 0) {
-            let key = self.rest.key.clone();
-            self.kvs.push(Arc::new(self.key_value(view, &key, &body)?));
+            let kv = self.key_value(view, &body)?;
+            self.kvs.push(Arc::new(kv));
         }
         Ok(Step::Done)
     }
@@ -155,7 +155,7 @@ impl Scan {
         let range = self.rest.clone();
         let is_newest = self.at >= view.current;
         let mut walk = view.walk(&range, !is_newest)?;
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::with_room(self.wanted.min(slice.keys));
         let mut looked_at = 0;
         loop {
             let is_full = self.kvs.len() + gathered.kvs.len() >= self.wanted;
@@ -182,14 +182,14 @@ impl Scan {
         Ok(Step::Done)
     }
 
-    /// A key-value of the answer, or what of it is wanted.
-    fn key_value<P: Pages>(&self, view: &View<'_, P>, key: &[u8], body: &Body<'_>) -> Paged<KeyValue> {
+    /// The one key-value of the answer, or what of it is wanted.
+    fn key_value<P: Pages>(&self, view: &View<'_, P>, body: &Body<'_>) -> Paged<KeyValue> {
         if self.values {
-            return view.key_value(key, body);
+            return view.key_value_of(&self.rest.key, body);
         }
         let Fields { create_revision, mod_revision, version, lease, .. } =
             view.read(TreeId::Keys, body.fields())?;
-        let key = Bytes::copy_from_slice(key);
+        let key = self.rest.key.clone();
         Ok(KeyValue { key, create_revision, mod_revision, version, value: Bytes::new(), lease })
     }
 
@@ -277,7 +277,6 @@ impl Scan {
 }
 
 /// The key-values of a slice in the making: their bytes stand in one allocation, which lives as long as any of them.
-#[derive(Default)]
 struct Gathered {
     bytes: Vec<u8>,
     kvs: Vec<Unfinished>,
@@ -293,7 +292,18 @@ struct Unfinished {
     value_end: usize,
 }
 
+/// Keys that room is made for ahead.
+const ROOM_KEYS_MAX: usize = 1_024;
+/// Bytes of a key and its value that room is made for ahead.
+const ROOM_BYTES: usize = 128;
+
 impl Gathered {
+    fn with_room(keys: usize) -> Gathered {
+        let keys = keys.min(ROOM_KEYS_MAX);
+        let (bytes, kvs) = (Vec::with_capacity(keys * ROOM_BYTES), Vec::with_capacity(keys));
+        Gathered { bytes, kvs, size: 0 }
+    }
+
     fn add<P: Pages>(&mut self, view: &View<'_, P>, key: &[u8], body: &Body<'_>, values: bool) -> Paged<()> {
         let fields = view.read(TreeId::Keys, body.fields())?;
         let Fields { create_revision, mod_revision, version, lease, .. } = fields;

@@ -62,7 +62,16 @@ impl KeyRange {
         if self.is_single() {
             key == self.key.as_ref()
         } else {
-            key >= self.key.as_ref() && (self.is_open_ended() || key < self.range_end.as_ref())
+            key >= self.key.as_ref() && self.reaches(key)
+        }
+    }
+
+    /// Whether `key`, which is not below the first key, lies inside.
+    pub(crate) fn reaches(&self, key: &[u8]) -> bool {
+        if self.is_single() {
+            key == self.key.as_ref()
+        } else {
+            self.is_open_ended() || key < self.range_end.as_ref()
         }
     }
 

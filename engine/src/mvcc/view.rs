@@ -400,7 +400,8 @@ impl<'p, P: Pages> Ahead<'p, P> {
         if self.peeked.is_some() || self.is_over {
             return Ok(self.peeked.take());
         }
-        let next = self.cursor.next()?.filter(|(key, _)| range.contains(key));
+        // it began at the range's first key
+        let next = self.cursor.next()?.filter(|(key, _)| range.reaches(key));
         self.is_over = next.is_none();
         Ok(next)
     }

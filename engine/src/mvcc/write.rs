@@ -110,18 +110,22 @@ impl<P: Pages> View<'_, P> {
         Ok(())
     }
 
-    /// The newest key-values of a range, by key.
-    fn live_in(&self, range: &KeyRange) -> Paged<Vec<Arc<KeyValue>>> {
+    /// The newest key-values of a range, by key. Without `values`, large ones are left out.
+    fn live_in(&self, range: &KeyRange, values: bool) -> Paged<Vec<Arc<KeyValue>>> {
+        let key_value = |key: &[u8], body: Body<'_>| {
+            let body = if values { body } else { Body { run: None, ..body } };
+            self.key_value(key, &body).map(Arc::new)
+        };
         if range.is_single() {
             let entry = self.entry(&range.key)?;
-            let kv = entry.map(|entry| self.key_value(&range.key, &entry.body)).transpose()?;
-            return Ok(kv.into_iter().map(Arc::new).collect());
+            let kv = entry.map(|entry| key_value(&range.key, entry.body)).transpose()?;
+            return Ok(kv.into_iter().collect());
         }
         let mut keys = self.walk(range, false)?;
         let mut live = Vec::new();
         while let Some((key, newest)) = keys.next()? {
             if let super::view::Newest::Live(entry) = newest {
-                live.push(Arc::new(self.key_value(&key, &entry.body)?));
+                live.push(key_value(&key, entry.body)?);
             }
         }
         Ok(live)
@@ -197,13 +201,16 @@ impl<P: PagesMut> Writer<'_, P> {
         let mut lease_before = 0;
         if let Over::Live(_) = over {
             let old = view.read(TreeId::Keys, Entry::read(&scratch.before))?;
-            let old = Arc::new(view.key_value_of(&kv.key, &old.body)?);
-            lease_before = old.lease;
-            before = Some(old);
+            lease_before = view.read(TreeId::Keys, old.body.fields())?.lease;
+            if put.prev_kv || self.mvcc.tells {
+                before = Some(Arc::new(view.key_value_of(&kv.key, &old.body)?));
+            }
         }
-        let prev_kv = self.before_command(over, before.as_ref(), &kv.key)?;
         self.move_lease(&kv.key, lease_before, lease)?;
-        self.mvcc.events.push(Event { kind: EventKind::Put, kv, prev_kv });
+        if self.mvcc.tells {
+            let prev_kv = self.before_command(over, before.as_ref(), &kv.key)?;
+            self.mvcc.events.push(Event { kind: EventKind::Put, kv, prev_kv });
+        }
         Ok(PutReply { prev_kv: before.filter(|_| put.prev_kv) })
     }
 
@@ -228,7 +235,7 @@ impl<P: PagesMut> Writer<'_, P> {
 
     /// Deletes every key of a range that is there.
     pub(super) fn delete_range(&mut self, delete: &DeleteRangeRequest) -> Paged<DeleteRangeReply> {
-        let doomed = self.view().live_in(&delete.range)?;
+        let doomed = self.view().live_in(&delete.range, delete.prev_kv || self.mvcc.tells)?;
         for kv in &doomed {
             self.delete(kv)?;
         }
@@ -238,7 +245,7 @@ impl<P: PagesMut> Writer<'_, P> {
 
     /// Deletes a key that is attached to a lease.
     pub(super) fn delete_attached(&mut self, key: &Bytes) -> Paged<()> {
-        for kv in self.view().live_in(&KeyRange::single(key.clone()))? {
+        for kv in self.view().live_in(&KeyRange::single(key.clone()), self.mvcc.tells)? {
             self.delete(&kv)?;
         }
         Ok(())
@@ -251,10 +258,12 @@ impl<P: PagesMut> Writer<'_, P> {
         let mvcc = &mut *self.mvcc;
         let (over, link) = mvcc.bury(key, revision)?;
         mvcc.write_record(key, revision, over, link, true)?;
-        let prev_kv = self.before_command(over, Some(live), key)?;
         self.move_lease(key, live.lease, 0)?;
-        let kv = Arc::new(tombstone(key.clone(), revision.main));
-        self.mvcc.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
+        if self.mvcc.tells {
+            let prev_kv = self.before_command(over, Some(live), key)?;
+            let kv = Arc::new(tombstone(key.clone(), revision.main));
+            self.mvcc.events.push(Event { kind: EventKind::Delete, kv, prev_kv });
+        }
         Ok(())
     }
 

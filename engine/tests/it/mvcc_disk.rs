@@ -31,6 +31,8 @@ struct Life {
     model: Model,
     /// All entries ever; entry 1 is the first.
     log: Vec<Stamped>,
+    /// What each was answered.
+    answers: Vec<Applied>,
     log_bytes: u64,
 }
 
@@ -39,7 +41,7 @@ impl Life {
         let mut disk = SimDisk::new(seed);
         let (store, opened) = Store::open(&mut disk, options(), 0).unwrap();
         assert!(opened.fresh);
-        Life { disk, store, model: Model::new(), log: Vec::new(), log_bytes: 0 }
+        Life { disk, store, model: Model::new(), log: Vec::new(), answers: Vec::new(), log_bytes: 0 }
     }
 
     fn batch(&mut self, batch: &[Stamped]) {
@@ -48,7 +50,9 @@ impl Life {
             self.log.push(stamped.clone());
             self.log_bytes += stamped.encode().unwrap().len() as u64;
             let index = self.log.len() as u64;
-            assert_eq!(tx.apply(index, 3, stamped).unwrap(), self.model.apply(index, 3, stamped));
+            let answer = tx.apply(index, 3, stamped).unwrap();
+            assert_eq!(answer, self.model.apply(index, 3, stamped));
+            self.answers.push(answer);
         }
         tx.publish();
     }
@@ -115,11 +119,13 @@ impl Life {
             before.apply(index, 3, stamped);
         }
         assert!(self.store.reader().state().unwrap() == before.state(), "at entry {applied}");
+        self.store.set_replaying(true);
         let mut tx = self.store.begin();
-        for (index, stamped) in (1..).zip(&self.log).skip(applied as usize) {
-            tx.apply(index, 3, stamped).unwrap();
+        for ((index, stamped), answer) in (1..).zip(&self.log).zip(&self.answers).skip(applied as usize) {
+            assert_eq!(&tx.apply(index, 3, stamped).unwrap(), answer);
         }
-        tx.publish();
+        assert!(tx.publish().events.is_none(), "nobody watches a replay");
+        self.store.set_replaying(false);
         self.compare();
     }
 
