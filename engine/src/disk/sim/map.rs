@@ -7,6 +7,7 @@
 
 use super::content::Block;
 use super::world::{InodeId, World};
+use crate::disk::map::beyond_the_end;
 use crate::disk::{BLOCK_BYTES, FileMap};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -45,9 +46,9 @@ impl FileMap for SimMap {
     }
 
     fn populate(&self, first: u32, pages: u32) -> io::Result<()> {
+        let end = first.checked_add(pages).ok_or_else(beyond_the_end)?;
         let world = self.world.lock();
-        (first..first.saturating_add(pages))
-            .try_for_each(|page| world.mapped_page(self.inode, page).map(drop))
+        (first..end).try_for_each(|page| world.mapped_page(self.inode, page).map(drop))
     }
 
     fn read_ahead(&self, _first: u32, _pages: u32) {}

@@ -174,6 +174,7 @@ fn a_map_shows_what_is_visible_and_what_it_lent_stays_as_it_was() {
     assert!(disk.map(Path::new("/d/b")).is_err());
     map.populate(0, 2).expect("both are there");
     assert!(map.populate(1, 2).is_err(), "the file has two pages");
+    assert!(map.populate(u32::MAX, 1).is_err(), "and not the last that has a number");
     let old = map.page(1);
     assert!(std::ptr::eq(old, map.page(1)), "the same bytes, the same copy");
     run(&mut disk, Op::Write { file, offset: BLOCK as u64, buf: filled(3) }).expect("written");
