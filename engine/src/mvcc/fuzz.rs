@@ -31,7 +31,7 @@ use std::path::PathBuf;
 
 /// Steps of one input; what comes behind is left out.
 const STEPS_MAX: usize = 600;
-/// Starts after a crash; each goes over the whole log.
+/// Starts after which neither a crash nor a failure is taken any more; each goes over the whole log.
 const STARTS_MAX: usize = 24;
 /// Turns after which the page file must be idle.
 const TURNS_MAX: usize = 100_000;
@@ -374,6 +374,7 @@ impl Pair {
                     self.settle();
                 }
             }
+            28 | 29 if self.outcome.starts >= STARTS_MAX => {}
             28 => self.start(SimDisk::power_cut),
             29 if input.below(4) == 3 => self.fail(input),
             29 => self.start(SimDisk::kill),
@@ -490,9 +491,6 @@ impl Pair {
 
     /// The member ends as `end` says, and starts again on what is left.
     fn start(&mut self, end: fn(&SimDisk)) {
-        if self.outcome.starts == STARTS_MAX {
-            return;
-        }
         self.outcome.starts += 1;
         let stats = self.store.stats();
         self.outcome.checkpoints += stats.checkpoints;
@@ -675,6 +673,17 @@ mod tests {
         assert!(sum(|outcome| outcome.starts_in_compaction as u64) > 0, "{outcomes:?}");
         assert!(sum(|outcome| outcome.checkpoints) > 5, "{outcomes:?}");
         assert!(sum(|outcome| outcome.starts as u64) > 8, "{outcomes:?}");
+    }
+
+    #[test]
+    fn after_the_last_crash_nothing_fails_that_would_need_another() {
+        let puts: Vec<u8> = (0..20).flat_map(|key| [0, key, 150, 1]).collect();
+        for at in 0..64 {
+            let crashes = [28; STARTS_MAX];
+            let input = [&puts[..], &crashes, &[29, 3, at << 2], &puts, &[26, 1], &puts, &[26, 1]].concat();
+            // one more is at the end of every input
+            assert_eq!(run(&input).starts, STARTS_MAX + 1);
+        }
     }
 
     #[test]
