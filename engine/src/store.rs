@@ -42,6 +42,8 @@ const RESTARTS_MAX: usize = 8;
 const MOVING_PAGES: usize = 64;
 /// How long moving waits for pages in memory to be written.
 const MOVING_WAIT_US: Micros = 10_000;
+/// How long compaction does.
+pub const COMPACTION_WAIT_US: Micros = MOVING_WAIT_US;
 
 /// What moving pages came to.
 enum Moving {
@@ -266,6 +268,14 @@ impl Store {
         Ok(is_more)
     }
 
+    /// Whether the page file keeps up with what compaction changes: while much waits to be written, [`Store::compact_step`]
+    /// should wait too, lest those who put are made to. Look again after [`COMPACTION_WAIT_US`]. On a full disk it need not
+    /// wait: it makes room.
+    pub fn may_compact(&self) -> bool {
+        let dirty_bytes = self.mvcc.pages().stats().dirty_bytes;
+        dirty_bytes <= self.moving_dirty_bytes_max || self.space() != Space::Ample
+    }
+
     /// Makes the state, of a backup, that of a cluster yet to begin, and publishes it: see [`Mvcc::begin_anew`].
     ///
     /// # Errors
@@ -467,6 +477,20 @@ impl StoreReader {
             // compacted meanwhile: a revision that was asked for is refused when it begins anew
         }
         of(&self.pager.read()).range(request, counted)
+    }
+
+    /// Keys of a range at the newest revision, in O(log n).
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn live_count(&self, range: &KeyRange) -> Paged<u64> {
+        of(&self.pager.read()).live_count(range)
+    }
+
+    /// Pages that were not in memory when they were first wanted, since opening, by whomever: who sees it rise during a read
+    /// has perhaps waited for the disk.
+    pub fn pages_read(&self) -> u64 {
+        self.pager.pages_read()
     }
 
     /// A txn without writes; the header revision is `.0`.

@@ -34,7 +34,7 @@ use coffer_engine::Micros;
 use coffer_engine::command::{Command, Reply};
 use coffer_engine::disk::{Completion, Disk};
 use coffer_engine::error::Fault;
-use coffer_engine::store::{Durable, Store, StoreNext, StoreReader, StoreStats};
+use coffer_engine::store::{COMPACTION_WAIT_US, Durable, Store, StoreNext, StoreReader, StoreStats};
 use coffer_engine::wal::{HardState, NewBatch, Space, Wal};
 use raft::eraftpb::Entry;
 use std::collections::VecDeque;
@@ -378,13 +378,16 @@ impl Core {
         self.ahead.read_leaves(&self.store);
         self.apply(now)?;
         self.answer_reads();
-        if self.compacting && self.to_apply.is_empty() {
+        let compacts = self.compacting && self.store.may_compact();
+        if compacts && self.to_apply.is_empty() {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
         }
         let pages = self.step_pages(disk, now)?;
         out.damage.extend(self.store.take_scrub_faults());
-        let at_once = readies || !self.to_apply.is_empty() || self.compacting || self.may_handle_ready();
-        let at = [self.wake_at(now), pages.at].into_iter().flatten().min();
+        let at_once =
+            readies || !self.to_apply.is_empty() || (compacts && self.compacting) || self.may_handle_ready();
+        let compaction_at = (self.compacting && !compacts).then_some(now + COMPACTION_WAIT_US);
+        let at = [self.wake_at(now), pages.at, compaction_at].into_iter().flatten().min();
         Ok(Next { at_once: at_once || pages.at_once, at })
     }
 

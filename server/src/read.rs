@@ -1,15 +1,75 @@
 //! A linearizable read: ask the log for an index, wait until it is applied, look.
+//!
+//! Most looks are a microsecond, and are done where they are asked for. Two kinds are not, and go to a thread that may be held
+//! up: those of many keys, and those that come while pages are being read from the disk. The latter is noticed by whoever
+//! meets it first, and holds for a while: a store that has just been opened is cold all over.
 
 use crate::metrics::Count;
 use crate::propose::wait;
 use crate::rpc::status::Error;
 use crate::serving::Serving;
+use coffer_engine::Micros;
+use coffer_engine::command::{RangeRequest, SortOrder, SortTarget, TxnOp, TxnRequest};
+use coffer_engine::store::StoreReader;
 use coffer_raftlog::node::ReadIndex;
 use coffer_raftlog::proposal::Outcome;
 use std::time::{Duration, Instant};
 
 /// A read that waits longer than this for its index is counted as slow (etcd retries after that time).
 const SLOW_READ_INDEX: Duration = Duration::from_millis(500);
+
+/// Keys that are read where they are asked for: half a millisecond.
+const SHORT_KEYS: i64 = 1_000;
+/// How long after a page had to be read from the disk others are expected to be.
+const COLD_US: Micros = 100_000;
+
+/// Looks at the store: here if it is a `short` look and no page is likely to be read from the disk for it.
+///
+/// # Errors
+/// [`Error::Stopped`].
+pub async fn look<T, R>(serving: &Serving, short: bool, read: R) -> Result<T, Error>
+where
+    T: Send + 'static,
+    R: FnOnce(&StoreReader) -> T + Send + 'static,
+{
+    let reader = serving.shared.reader();
+    let before = reader.pages_read();
+    let told = if short && !serving.is_cold() {
+        read(reader)
+    } else {
+        let reader = reader.clone();
+        tokio::task::spawn_blocking(move || read(&reader)).await.map_err(|_| Error::Stopped)?
+    };
+    if reader.pages_read() != before {
+        serving.expect_cold(COLD_US);
+    }
+    Ok(told)
+}
+
+/// Whether a range is read in no time, or refused.
+pub fn is_short(reader: &StoreReader, request: &RangeRequest) -> bool {
+    let in_order = request.sort_target == SortTarget::Key && request.sort_order != SortOrder::Descend;
+    let unfiltered = request.min_mod_revision == 0
+        && request.max_mod_revision == 0
+        && request.min_create_revision == 0
+        && request.max_create_revision == 0;
+    request.range.is_single()
+        || (request.count_only && request.revision <= 0)
+        || (request.limit > 0
+            && request.limit <= SHORT_KEYS
+            && in_order
+            && unfiltered
+            && request.revision <= 0)
+        || reader.live_count(&request.range).is_ok_and(|keys| keys <= SHORT_KEYS as u64)
+}
+
+/// The same of all ranges of a txn without writes.
+pub fn is_short_txn(reader: &StoreReader, request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).all(|op| match op {
+        TxnOp::Range(range) => is_short(reader, range),
+        _ => false,
+    })
+}
 
 /// Returns once the published state is at least as new as everything acknowledged before the call.
 ///

@@ -31,6 +31,7 @@ use coffer_raftlog::node::Node;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
@@ -131,6 +132,8 @@ pub struct Serving {
     /// Where answers come.
     pub mailbox: Arc<Mailbox>,
     watching: Mutex<Watching>,
+    /// Until this time pages are expected to be read from the disk.
+    cold_until: AtomicU64,
 }
 
 impl Serving {
@@ -145,7 +148,24 @@ impl Serving {
         };
         let hub = Hub::new(limits, wire::encode_event, shared.reader().position().revision);
         let watching = Mutex::new(Watching { hub, sleeping: HashMap::new(), leaderless: false });
-        Serving { shared, mailbox, watching }
+        Serving { shared, mailbox, watching, cold_until: AtomicU64::new(0) }
+    }
+
+    /// Whether a read is likely to wait for the disk.
+    pub fn is_cold(&self) -> bool {
+        match self.cold_until.load(Ordering::Relaxed) {
+            0 => false,
+            until if self.shared.now() < until => true,
+            _ => {
+                self.cold_until.store(0, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    /// A read has waited for the disk: others may, for so long.
+    pub fn expect_cold(&self, us: Micros) {
+        self.cold_until.store(self.shared.now() + us, Ordering::Relaxed);
     }
 
     /// Looks at or changes the hub; whoever got something to say is woken, and the pump if there is work for it.

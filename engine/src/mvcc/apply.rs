@@ -1,6 +1,7 @@
 //! The writer: applies commands to the trees of the transaction that is open, publishes them.
 
 use super::record::Event;
+use super::revision::Revision;
 use super::view::View;
 use crate::btree::{self, Action};
 use crate::command::{AlarmKind, Applied, Command, Reply, Stamped};
@@ -21,6 +22,9 @@ pub struct Mvcc<P> {
     pub(super) standing: Standing,
     /// Also in [`TreeId::State`].
     pub(super) cluster: Arc<Cluster>,
+    /// Where the walk of compaction began: what stands before it was left by earlier ones. Of a walk that is gone on with after
+    /// opening, where it goes on; a few records more are then looked for in vain.
+    pub(super) walk_begin: Revision,
     /// Events not yet published.
     pub(super) events: Vec<Event>,
     /// Whether there are any: while a log is replayed nobody watches, and what a change replaced need not be read for it.
@@ -53,6 +57,7 @@ impl<P: PagesMut> Mvcc<P> {
             trees: [None; TREES],
             standing: Standing::default(),
             cluster: Arc::default(),
+            walk_begin: Revision::default(),
             events: Vec::new(),
             tells: true,
             scratch: Scratch::default(),

@@ -3,17 +3,23 @@
 //! The walk goes over `Revisions` from the last compaction revision, inclusive, to the new one, c. At each record r it
 //! removes
 //!
-//! 1. the record of the version before r of the same key: r hides it from every revision that can still be asked for;
-//! 2. where r.main < c, r itself if its key is live with this very version (its value stands in `Keys`), or if it is a
+//! 1. r itself, if a newer version of the key is at or below c too: that one hides r from every revision that can still be
+//!    asked for. Who is the key's version at c is told by its entry, or its grave, and by the pointers down from there;
+//! 2. r's previous version, where the walk began behind it: an earlier walk left it as its key's version at the c of then;
+//! 3. where r.main < c, r itself if its key is live with this very version (its value stands in `Keys`), or if it is a
 //!    tombstone, whose grave goes too if it is still this one.
 //!
 //! Then nothing is left but what is visible: below c the versions that something newer than c hides now, at c everything,
 //! tombstones included, for watchers that begin there. A record between two visits keeps being hidden by its revision alone,
 //! so how far the walk has come shows in no answer.
+//!
+//! Nearly all that is removed stands where the walk is, so that most pages of old records are changed once, and go. The
+//! previous version of each record would stand anywhere: to remove those copied a page for nearly every record.
 
 use super::apply::Mvcc;
 use super::cell::{Grave, Read, Record, revision_key};
 use super::revision::Revision;
+use super::view::Newest;
 use crate::btree::{self, Action};
 use crate::error::Refusal;
 use crate::pager::page::{RunRef, TreeId};
@@ -47,6 +53,7 @@ impl<P: PagesMut> Mvcc<P> {
         standing.compaction_next =
             standing.compaction_next.min(Revision { main: standing.compacted, sub: 0 });
         standing.compacted = revision;
+        self.walk_begin = standing.compaction_next;
         Ok(())
     }
 
@@ -96,21 +103,20 @@ impl<P: PagesMut> Mvcc<P> {
     }
 
     fn compact_at(&mut self, record: &Visited) -> Paged<()> {
-        if let Some(previous) = record.previous {
-            // superseded: no entry holds its value's run any more
-            for run in self.drop_record(previous)?.into_iter().flatten() {
-                self.pages.free_run(&run);
-            }
+        if let Some(previous) = record.previous.filter(|previous| *previous < self.walk_begin) {
+            self.drop_superseded(previous)?;
+        }
+        let (is_newest, is_superseded) = self.place(record)?;
+        if is_superseded {
+            return self.drop_superseded(record.revision);
         }
         if record.revision.main >= self.standing.compacted {
             return Ok(());
         }
         if record.tombstone {
             self.drop_grave(record)?;
-            for run in self.drop_record(record.revision)?.into_iter().flatten() {
-                self.pages.free_run(&run);
-            }
-        } else if self.is_newest(record)? {
+            self.drop_superseded(record.revision)?;
+        } else if is_newest {
             // its entry goes on holding its value's run
             let [key, _value, previous] = self.drop_record(record.revision)?;
             for run in key.iter().chain(&previous) {
@@ -120,9 +126,28 @@ impl<P: PagesMut> Mvcc<P> {
         Ok(())
     }
 
-    fn is_newest(&self, record: &Visited) -> Paged<bool> {
-        let entry = self.view().entry(&record.key)?;
-        Ok(entry.is_some_and(|entry| entry.revision == record.revision))
+    /// Whether a record is its key's newest version, and whether a newer one stands at or below the compaction revision.
+    fn place(&self, record: &Visited) -> Paged<(bool, bool)> {
+        let view = self.view();
+        let newest = view.newest(&record.key)?;
+        let revision = match &newest {
+            Newest::Live(entry) => Some(entry.revision),
+            Newest::Dead(grave) => Some(grave.revision),
+            Newest::Absent => None,
+        };
+        if revision == Some(record.revision) {
+            return Ok((true, false));
+        }
+        let seen = view.at(&newest, self.standing.compacted)?;
+        Ok((false, seen.is_none_or(|seen| seen.revision != record.revision)))
+    }
+
+    /// Removes a record that is not live: no entry holds its value's run.
+    fn drop_superseded(&mut self, revision: Revision) -> Paged<()> {
+        for run in self.drop_record(revision)?.into_iter().flatten() {
+            self.pages.free_run(&run);
+        }
+        Ok(())
     }
 
     fn drop_grave(&mut self, record: &Visited) -> Paged<()> {

@@ -14,6 +14,7 @@ impl Mvcc<Pager> {
         let mut mvcc = Mvcc {
             trees: root.trees,
             standing: root.standing,
+            walk_begin: root.standing.compaction_next,
             cluster: Arc::clone(&root.cluster),
             ..Mvcc::new(pager)
         };

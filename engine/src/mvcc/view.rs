@@ -272,7 +272,7 @@ impl<'p, P: Pages> View<'p, P> {
     }
 
     /// Live keys of a range, in O(log n).
-    pub(super) fn live_count(&self, range: &KeyRange) -> Paged<u64> {
+    pub(crate) fn live_count(&self, range: &KeyRange) -> Paged<u64> {
         self.count(TreeId::Keys, range)
     }
 

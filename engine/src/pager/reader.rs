@@ -35,6 +35,11 @@ impl PagerReader {
         self.table.map().map(MapPages::path)
     }
 
+    /// Pages of the file that were not in memory when they were first wanted, by whomever; 0 without a file.
+    pub fn pages_read(&self) -> u64 {
+        self.table.map().map_or(0, MapPages::read)
+    }
+
     /// Registers at the newest root. Nothing here waits.
     #[inline]
     pub fn read(&self) -> ReadGuard<'_> {

@@ -149,7 +149,10 @@ fn memory_holds_what_is_not_applied_and_not_the_log() {
     replay.visit(first()).unwrap();
     for index in 2..20_000u64 {
         replay.visit(batch((2, 1, index - 1), vec![write(index, 2)])).unwrap();
-        assert!(replay.view().last() - replay.view().base() <= 2 * 512 + 100, "the view keeps what is applied");
+        assert!(
+            replay.view().last() - replay.view().base() <= 2 * 512 + 100,
+            "the view keeps what is applied"
+        );
     }
     let (store, _) = replay.finish(0).unwrap();
     assert_eq!(store.applied(), 19_998);

@@ -37,8 +37,11 @@ pub(super) struct Threads {
     cut: watch::Sender<Duration>,
 }
 
+/// Threads beside a serving thread, for what takes long: ranges of many keys, cold pages, hashes, snapshots.
+const BLOCKING_THREADS_MAX: usize = 16;
+
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+    Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()
 }
 
 impl Threads {

@@ -49,7 +49,9 @@ impl KvService {
             read::linearizable(&self.serving).await?;
         }
         let shared = &self.serving.shared;
-        shared.reader().read_txn(&request).map_err(|error| shared.read_error(error))
+        let short = read::is_short_txn(shared.reader(), &request);
+        let told = read::look(&self.serving, short, move |reader| reader.read_txn(&request)).await?;
+        told.map_err(|error| shared.read_error(error))
     }
 }
 
@@ -103,7 +105,10 @@ impl Kv for KvService {
             read::linearizable(&self.serving).await?;
         }
         let shared = &self.serving.shared;
-        let reply = shared.reader().range(&wire::range(request)).map_err(|error| shared.read_error(error))?;
+        let request = wire::range(request);
+        let short = read::is_short(shared.reader(), &request);
+        let told = read::look(&self.serving, short, move |reader| reader.range(&request)).await?;
+        let reply = told.map_err(|error| shared.read_error(error))?;
         self.count(Count::Ranges, 1);
         Ok(Response::new(wire::range_reply(&reply, header(shared, reply.current_revision))))
     }
