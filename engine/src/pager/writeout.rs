@@ -30,7 +30,9 @@ const STRETCHES_MAX: usize = 3;
 const WRITES_MAX: usize = 64;
 /// The longest pause between two stretches, in microseconds.
 const PAUSE_US_MAX: Micros = 20_000;
-/// Buffers kept for writes, and the largest one kept.
+/// Bytes of a write that gets a buffer of its size: scattered pages make many, all under way at once.
+const SMALL_BYTES: usize = 4 * PAGE_BYTES;
+/// Large buffers kept for writes.
 const KEPT_BUFFERS: usize = 8;
 
 /// A page that the file has now.
@@ -90,6 +92,7 @@ pub(super) struct WriteOut {
     path: PathBuf,
     file: FileId,
     pool: BufPool,
+    small: BufPool,
     flights: BTreeMap<Token, Flight>,
     /// Tree pages among them: transaction and CRC.
     on_way: BTreeMap<PageId, (u64, u32)>,
@@ -109,6 +112,7 @@ impl WriteOut {
             path,
             file,
             pool: BufPool::new(KEPT_BUFFERS, WRITE_PAGES_MAX * PAGE_BYTES),
+            small: BufPool::new(WRITES_MAX, SMALL_BYTES),
             flights: BTreeMap::new(),
             on_way: BTreeMap::new(),
             run: None,
@@ -219,10 +223,19 @@ impl WriteOut {
     pub(super) fn start_run(&mut self, disk: &mut dyn Disk, now: Micros) {
         let Some(mut run) = self.run.take() else { return };
         let bytes = run.pages.len() * PAGE_BYTES;
-        run.buf.set_len(bytes);
         let offset = run.first.offset();
         let stretch = self.join_stretch(offset, bytes as u64, now);
-        let token = disk.submit(Op::Write { file: self.file, offset, buf: run.buf });
+        let buf = if bytes <= SMALL_BYTES {
+            let mut small = self.small.take(SMALL_BYTES);
+            small.set_len(bytes);
+            small.as_mut_slice().copy_from_slice(&run.buf.as_slice()[..bytes]);
+            self.pool.give(run.buf);
+            small
+        } else {
+            run.buf.set_len(bytes);
+            run.buf
+        };
+        let token = disk.submit(Op::Write { file: self.file, offset, buf });
         self.flights.insert(token, Flight { stretch, offset, bytes: bytes as u64, pages: run.pages });
     }
 
@@ -292,7 +305,8 @@ impl WriteOut {
     pub(super) fn complete(&mut self, completion: Completion) -> Result<Option<Completion>, Fault> {
         if let Some(flight) = self.flights.remove(&completion.token) {
             if let Some(buf) = completion.buf {
-                self.pool.give(buf);
+                let pool = if buf.capacity() <= SMALL_BYTES { &mut self.small } else { &mut self.pool };
+                pool.give(buf);
             }
             completion.result.map_err(|source| self.fault("write", flight.offset, source))?;
             self.land(flight);
