@@ -38,6 +38,11 @@ const RANGE_SLICE: Slice = Slice { keys: 1_000, bytes: 64 << 10 };
 /// it is done from one root.
 const RESTARTS_MAX: usize = 8;
 
+/// A write of the log is late so long after twice the usual time.
+const LATE_US: Micros = 1_000;
+/// How long pages wait for it at a time.
+const HOLD_US: Micros = 2_000;
+
 /// Pages moved in one step: about 100 us of work.
 const MOVING_PAGES: usize = 64;
 /// How long moving waits for pages in memory to be written.
@@ -286,6 +291,14 @@ impl Store {
             self.mvcc.publish();
         }
         Ok(begun)
+    }
+
+    /// A write of the log is under way since `begun`; usually one takes `usual_us`. While it is late, pages wait, unless there
+    /// is a hurry: the medium is the log's first.
+    pub fn note_log_write(&mut self, begun: Micros, usual_us: Micros, now: Micros) {
+        if now > begun + 2 * usual_us + LATE_US {
+            self.mvcc.pages_mut().hold_writes(now + HOLD_US);
+        }
     }
 
     /// Goes on with what makes published states durable: writes pages, checkpoints, grows and cuts the file, and moves pages

@@ -242,6 +242,9 @@ impl Core {
     /// Lets the page file do its part, and tells the log what of it is durable.
     fn step_pages(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<StoreNext, Fault> {
         let wal_bytes = self.replayed_bytes + self.wal.stats().bytes_written;
+        if let Some(first) = self.batches_out.front() {
+            self.store.note_log_write(first.begun, self.usual_us, now);
+        }
         let next = self.store.step(disk, now, wal_bytes)?;
         self.note_checkpoint();
         Ok(next)

@@ -403,6 +403,13 @@ impl Pager {
         self.space.free_below_end()
     }
 
+    /// Whoever needs the medium more begs for quiet until then: pages are not written, unless there is a hurry.
+    pub fn hold_writes(&mut self, until: Micros) {
+        if let Some(file) = &mut self.file {
+            file.out.hold(until);
+        }
+    }
+
     /// Lets the file do what there is to do, a bounded amount. `wal_bytes` are the bytes of log that were written or
     /// replayed since the file was opened. Without a file, nothing.
     ///

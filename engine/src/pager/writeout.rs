@@ -6,7 +6,8 @@
 //! ```
 //! At most [`STRETCHES_MAX`] stretches are on their way to the medium, so the writer is as fast as the medium and no
 //! faster, little is left for the sync to do, and the log's own writes never stand behind a long queue. A stretch that
-//! takes its time by itself is followed by a pause as long, unless there is a hurry.
+//! takes its time by itself is followed by a pause as long, and none is begun while a write of the log takes longer than it
+//! usually does, unless there is a hurry.
 //!
 //! A page's CRC is known to its parents from the moment it was prepared; a place is not written again while a write to it
 //! is under way.
@@ -24,6 +25,9 @@ use std::sync::Arc;
 const WRITE_PAGES_MAX: usize = 64;
 /// Bytes after which a stretch ends.
 const STRETCH_BYTES: u64 = 1 << 20;
+/// Writes after which it ends: a medium takes scattered pages one by one, and the log's write stands behind those that it has
+/// been given.
+const STRETCH_WRITES: usize = 32;
 /// Stretches that are being written or written out.
 const STRETCHES_MAX: usize = 3;
 /// Writes under way at most.
@@ -71,6 +75,7 @@ struct Stretch {
     phase: Phase,
     /// No further writes join it.
     closed: bool,
+    writes: usize,
     writes_left: usize,
     bytes: u64,
     begin: u64,
@@ -141,6 +146,11 @@ impl WriteOut {
         let open = self.stretches.back().is_some_and(|last| !last.closed);
         let room = open || (self.stretches.len() < STRETCHES_MAX && (hurry || now >= self.resume_at));
         room && self.flights.len() < WRITES_MAX
+    }
+
+    /// Begins no stretch before `until`, unless there is a hurry.
+    pub(super) fn hold(&mut self, until: Micros) {
+        self.resume_at = self.resume_at.max(until);
     }
 
     /// When the pause is over, if it is what keeps the next stretch from being begun.
@@ -247,6 +257,7 @@ impl WriteOut {
                 number,
                 phase: Phase::Writing,
                 closed: false,
+                writes: 0,
                 writes_left: 0,
                 bytes: 0,
                 begin: u64::MAX,
@@ -255,11 +266,12 @@ impl WriteOut {
             });
         }
         let last = self.stretches.back_mut().expect("one is open now");
+        last.writes += 1;
         last.writes_left += 1;
         last.bytes += bytes;
         last.begin = last.begin.min(offset);
         last.end = last.end.max(offset + bytes);
-        if last.bytes >= STRETCH_BYTES {
+        if last.bytes >= STRETCH_BYTES || last.writes >= STRETCH_WRITES {
             last.closed = true;
             self.resume_at = now + now.saturating_sub(last.opened).min(PAUSE_US_MAX);
         }
