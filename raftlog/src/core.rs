@@ -76,7 +76,7 @@ pub struct CoreOptions {
 
 /// What a replay changed is made durable soon if it is more than this part of the bytes that may wait: the next start need
 /// not do it again, and an idle member does not keep it in memory.
-const DIRTY_AT_START: u64 = 8;
+const DIRTY_AT_START: u64 = 64;
 
 /// Durations of checkpoints: bucket `i` counts those of at most 1 ms x 2^i (not cumulative), the last one all longer ones.
 pub type CheckpointBuckets = [u64; 15];
