@@ -3,7 +3,9 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`load`] | `coffer-bench load`: drives any etcd endpoint, open or closed loop |
+//! | [`null`] | `coffer-bench null`: servers that do nothing, to measure the others against |
 //! | [`stalls`] | `coffer-bench stalls`: what background work does to the longest request |
 
 pub mod load;
+pub mod null;
 pub mod stalls;
