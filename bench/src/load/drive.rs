@@ -1,9 +1,9 @@
 //! The clients: who sends what when, and how long it took.
 
 use super::process::{self, Usage};
-use super::{Failed, LoadOptions, Meanwhile, Work, meanwhile};
+use super::wire::Wire;
+use super::{Client, Failed, LoadOptions, Meanwhile, Work, meanwhile};
 use coffer_server::proto::etcdserverpb as pb;
-use coffer_server::proto::etcdserverpb::kv_client::KvClient;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::{Cell, RefCell};
@@ -81,6 +81,20 @@ pub(super) async fn connect(options: &LoadOptions) -> Result<Vec<Channel>, Faile
     Ok(channels)
 }
 
+/// The connections that the requests go over; within the `LocalSet`.
+async fn wires(options: &LoadOptions, channels: &[Channel]) -> Result<Vec<Wire>, Failed> {
+    let mut wires = Vec::new();
+    for (number, channel) in channels.iter().enumerate() {
+        let endpoint = &options.endpoints[number % options.endpoints.len()];
+        let address = endpoint.split_once("://").map_or(&endpoint[..], |(_, address)| address);
+        wires.push(match options.client {
+            Client::Tonic => Wire::tonic(channel.clone()),
+            Client::H2 => Wire::h2(address.trim_end_matches('/')).await?,
+        });
+    }
+    Ok(wires)
+}
+
 pub(super) async fn drive(options: &LoadOptions) -> Result<Measured, Failed> {
     let channels = connect(options).await?;
     if options.meanwhile == Meanwhile::Shrink {
@@ -106,11 +120,12 @@ pub(super) async fn drive(options: &LoadOptions) -> Result<Measured, Failed> {
     let local = LocalSet::new();
     let beside = local
         .run_until(async {
+            let wires = wires(options, &channels).await?;
             let beside = tokio::task::spawn_local(meanwhile::start(channels[0].clone(), options.clone()));
             let clients: Vec<_> = (0..options.clients.max(1))
                 .map(|number| {
-                    let channel = channels[number % channels.len()].clone();
-                    tokio::task::spawn_local(client(Rc::clone(&shared), channel))
+                    let wire = wires[number % wires.len()].clone();
+                    tokio::task::spawn_local(client(Rc::clone(&shared), wire))
                 })
                 .collect();
             for client in clients {
@@ -145,9 +160,8 @@ fn bar(options: &LoadOptions, end: u64) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-async fn client(shared: Rc<Shared>, channel: Channel) -> Result<(), Failed> {
+async fn client(shared: Rc<Shared>, mut wire: Wire) -> Result<(), Failed> {
     let options = &shared.options;
-    let mut kv = KvClient::new(channel).max_decoding_message_size(usize::MAX);
     loop {
         let number = shared.next.get();
         if number >= shared.end
@@ -164,21 +178,66 @@ async fn client(shared: Rc<Shared>, channel: Channel) -> Result<(), Failed> {
             }
             None => Instant::now(),
         };
-        let drawn = scatter(options.seed.wrapping_mul(0x1_0000_0001).wrapping_add(number));
-        let which = if options.work == Work::Fill { number } else { drawn % options.keys.max(1) };
-        let is_range = match options.work {
-            Work::Range => true,
-            Work::Mixed => scatter(drawn) % 100 < options.range_percent,
-            Work::Fill | Work::Put => false,
-        };
-        let key = key(which, options.key_bytes);
-        if is_range {
-            kv.range(pb::RangeRequest { key: key.into(), ..Default::default() }).await?;
-        } else {
-            let value = value(drawn, options.value_bytes);
-            kv.put(pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }).await?;
+        let is_read = request(options, number, &mut wire).await?;
+        shared.note(due, is_read, number);
+    }
+}
+
+/// Request `number` of the run; whether it only read.
+async fn request(options: &LoadOptions, number: u64, wire: &mut Wire) -> Result<bool, Failed> {
+    let drawn = scatter(options.seed.wrapping_mul(0x1_0000_0001).wrapping_add(number));
+    let which = if options.work == Work::Fill { number } else { drawn % options.keys.max(1) };
+    let key = key(which, options.key_bytes);
+    let one = |serializable| pb::RangeRequest { key: key.clone().into(), serializable, ..Default::default() };
+    let put = || pb::PutRequest {
+        key: key.clone().into(),
+        value: value(drawn, options.value_bytes).into(),
+        ..Default::default()
+    };
+    match options.work {
+        Work::Fill | Work::Put => drop(wire.put(put()).await?),
+        Work::Mixed if scatter(drawn) % 100 >= options.range_percent => drop(wire.put(put()).await?),
+        Work::Txn => drop(wire.txn(update(one(false), put())).await?),
+        Work::Range | Work::Mixed => drop(wire.range(one(false)).await?),
+        Work::Serializable => drop(wire.range(one(true)).await?),
+        Work::List => {
+            let all = pb::RangeRequest { range_end: END.into(), limit: options.limit, ..one(false) };
+            drop(wire.range(all).await?);
         }
-        shared.note(due, is_range, number);
+        Work::Count => {
+            let all = pb::RangeRequest {
+                key: b"bench/".to_vec().into(),
+                range_end: END.into(),
+                count_only: true,
+                ..Default::default()
+            };
+            drop(wire.range(all).await?);
+        }
+    }
+    Ok(match options.work {
+        Work::Fill | Work::Put | Work::Txn => false,
+        Work::Mixed => scatter(drawn) % 100 < options.range_percent,
+        Work::Range | Work::Serializable | Work::List | Work::Count => true,
+    })
+}
+
+/// Behind all keys of a run.
+const END: &[u8] = b"bench0";
+
+/// An update as Kubernetes makes it: put if the key is as it was seen, else read it. Whoever runs alone has seen it.
+fn update(read: pb::RangeRequest, put: pb::PutRequest) -> pb::TxnRequest {
+    let compare = pb::Compare {
+        result: pb::compare::CompareResult::Greater.into(),
+        target: pb::compare::CompareTarget::Mod.into(),
+        key: put.key.clone(),
+        target_union: Some(pb::compare::TargetUnion::ModRevision(0)),
+        ..Default::default()
+    };
+    let op = |request| pb::RequestOp { request: Some(request) };
+    pb::TxnRequest {
+        compare: vec![compare],
+        success: vec![op(pb::request_op::Request::RequestPut(put))],
+        failure: vec![op(pb::request_op::Request::RequestRange(read))],
     }
 }
 

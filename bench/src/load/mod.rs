@@ -9,6 +9,9 @@ pub(crate) mod drive;
 mod meanwhile;
 mod process;
 pub(crate) mod report;
+mod wire;
+
+pub use wire::Client;
 
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -25,7 +28,15 @@ pub enum Work {
     Put,
     /// Linearizable range of one random key.
     Range,
-    /// Both, by `--range-percent`.
+    /// The same, answered by the member alone.
+    Serializable,
+    /// `--limit` keys in a row from a random one on.
+    List,
+    /// Count of all keys.
+    Count,
+    /// Compare the revision of a random key and put it, as Kubernetes updates an object.
+    Txn,
+    /// Put and range, by `--range-percent`.
     Mixed,
 }
 
@@ -56,6 +67,12 @@ pub struct LoadOptions {
     /// What to do.
     #[arg(long, value_enum, default_value = "mixed")]
     pub work: Work,
+    /// What sends the requests.
+    #[arg(long, value_enum, default_value = "h2")]
+    pub client: Client,
+    /// Keys of a list.
+    #[arg(long, default_value_t = 1_000)]
+    pub limit: i64,
     /// Percent of ranges in mixed work.
     #[arg(long, default_value_t = 50)]
     pub range_percent: u64,
