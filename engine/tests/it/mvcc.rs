@@ -5,7 +5,6 @@ use crate::mvcc_rig::{Pair, everything};
 use bytes::Bytes;
 use coffer_engine::command::*;
 use coffer_engine::mvcc::KeyRange;
-use coffer_engine::store::Store;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -233,28 +232,4 @@ fn counts_at_old_revisions_are_right_whichever_way_is_shorter() {
         }
         pair.compare_at_all_revisions(&RangeRequest { range, count_only: true, ..RangeRequest::default() });
     }
-}
-
-#[test]
-fn a_lease_ends_at_its_deadline_and_not_a_millisecond_before() {
-    let mut store = Store::new();
-    let mut index = 0;
-    let mut apply = |store: &mut Store, clock_ms, command| {
-        index += 1;
-        let mut tx = store.begin();
-        tx.apply(index, 1, &Stamped { clock_ms, command }).unwrap().outcome.unwrap();
-        tx.publish();
-    };
-    apply(&mut store, 5, Command::LeaseGrant { id: 7, ttl: 1 });
-    let put = PutRequest { key: "a".into(), value: "1".into(), lease: 7, ..PutRequest::default() };
-    apply(&mut store, 5, Command::Put(put));
-    let single = RangeRequest { range: KeyRange::single("a"), ..RangeRequest::default() };
-    let reader = store.reader();
-    let keys = || reader.range(&single).unwrap().kvs.len();
-    assert_eq!(store.expired_leases(1004, 9).unwrap(), []);
-    apply(&mut store, 1004, Command::LeaseExpire { id: 7 });
-    assert_eq!((keys(), reader.leases().unwrap().len()), (1, 1));
-    assert_eq!(store.expired_leases(1005, 9).unwrap(), [7]);
-    apply(&mut store, 1005, Command::LeaseExpire { id: 7 });
-    assert_eq!((keys(), reader.leases().unwrap().len()), (0, 0));
 }
