@@ -14,6 +14,7 @@ use coffer_engine::store::StoreReader;
 use coffer_raftlog::node::ReadIndex;
 use coffer_raftlog::proposal::Outcome;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// A read that waits longer than this for its index is counted as slow (etcd retries after that time).
 const SLOW_READ_INDEX: Duration = Duration::from_millis(500);
@@ -22,6 +23,16 @@ const SLOW_READ_INDEX: Duration = Duration::from_millis(500);
 const SHORT_KEYS: i64 = 1_000;
 /// How long after a page had to be read from the disk others are expected to be.
 const COLD_US: Micros = 100_000;
+
+/// A look on another thread. If nobody waits for it any more it is given up, unless it has begun: a client that asks and
+/// resets again and again leaves no queue behind.
+struct Elsewhere<T>(JoinHandle<T>);
+
+impl<T> Drop for Elsewhere<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// Looks at the store: here if it is a `short` look and no page is likely to be read from the disk for it.
 ///
@@ -38,7 +49,8 @@ where
         read(reader)
     } else {
         let reader = reader.clone();
-        tokio::task::spawn_blocking(move || read(&reader)).await.map_err(|_| Error::Stopped)?
+        let mut elsewhere = Elsewhere(tokio::task::spawn_blocking(move || read(&reader)));
+        (&mut elsewhere.0).await.map_err(|_| Error::Stopped)?
     };
     if reader.pages_read() != before {
         serving.expect_cold(COLD_US);

@@ -14,7 +14,7 @@
 //! so how far the walk has come shows in no answer.
 //!
 //! Nearly all that is removed stands where the walk is, so that most pages of old records are changed once, and go. The
-//! previous version of each record would stand anywhere: to remove those copied a page for nearly every record.
+//! previous version of each record may stand anywhere: to remove that one instead would copy a page for nearly every record.
 
 use super::apply::Mvcc;
 use super::cell::{Grave, Read, Record, revision_key};
