@@ -9,7 +9,7 @@
 //! | range | one random key; one of 1,000 in a row |
 //! | txn | batches of 100 compare-and-put as Kubernetes sends them, the other branch a range |
 //! | count | all keys, of 10,000 to 1,000,000; the same at a revision with 1,000 to 100,000 after it |
-//! | checkpoint | the pages of 10,000 random puts written, synced, and named by a meta |
+//! | checkpoint | the pages of 1,000 to 100,000 random puts written, synced, and named by a meta; how many bytes that is |
 
 use bytes::Bytes;
 use coffer_engine::command::{
@@ -152,27 +152,39 @@ fn writes(c: &mut Criterion, filled: &mut Filled, name: &str) {
     group.bench_function(BenchmarkId::new("txn, batch of 100", &id), |b| {
         b.iter_custom(|batches| filled.put_batches(batches, txn));
     });
-    if filled.disk.is_some() {
-        group.sample_size(10).throughput(Throughput::Elements(10_000));
-        group.bench_function(BenchmarkId::new("checkpoint after 10,000 puts", &id), |b| {
+    group.finish();
+}
+
+/// The pages that puts have changed, all on the disk.
+fn checkpoints(c: &mut Criterion, filled: &mut Filled) {
+    let mut group = c.benchmark_group("checkpoint");
+    group.sample_size(10);
+    let keys = filled.keys;
+    for puts in [1_000, 10_000, 100_000] {
+        group.throughput(Throughput::Elements(puts));
+        let (mut checkpoints, mut bytes) = (0, 0);
+        group.bench_function(BenchmarkId::new(format!("after {puts} puts"), format!("{keys} keys")), |b| {
             b.iter_custom(|times| {
                 let mut took = Duration::ZERO;
                 for _ in 0..times {
                     filled.settle();
-                    filled.put_batches(10_000 / BATCH, put);
+                    let before = filled.store.stats().bytes_written;
+                    filled.put_batches(puts / BATCH, put);
                     let begun = Instant::now();
                     filled.settle();
                     took += begun.elapsed();
+                    checkpoints += 1;
+                    bytes += filled.store.stats().bytes_written - before;
                 }
                 took
             });
         });
-        let stats = filled.store.stats();
-        println!(
-            "{id}: {} bytes of pages written for each of {} entries",
-            stats.bytes_written / filled.index,
-            filled.index
-        );
+        if let Some(each) = u64::checked_div(bytes, checkpoints) {
+            println!(
+                "{puts} puts among {keys} keys: {each} bytes of pages written, {} for each put",
+                each / puts
+            );
+        }
     }
     group.finish();
 }
@@ -239,6 +251,9 @@ fn store(c: &mut Criterion) {
             filled.settle();
             reads(c, &mut filled, name);
             writes(c, &mut filled, name);
+            if on_disk {
+                checkpoints(c, &mut filled);
+            }
         }
     }
     counts(c);

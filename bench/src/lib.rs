@@ -6,6 +6,7 @@
 //! | [`null`] | `coffer-bench null`: servers that do nothing, to measure the others against |
 //! | [`stalls`] | `coffer-bench stalls`: what background work does to the longest request |
 
+mod grpc;
 pub mod load;
 pub mod null;
 pub mod stalls;

@@ -9,8 +9,9 @@
 //! | tonic | hyper and the service that tonic generates: the road of coffer's own services |
 //! | h2 | the h2 crate alone; headers, message and trailers of an answer put together by hand |
 
+use crate::grpc::{Messages, put_content_type, put_message};
 use crate::load::Failed;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use clap::{Args, ValueEnum};
 use coffer_server::proto::etcdserverpb as pb;
 use coffer_server::proto::etcdserverpb::kv_server::{Kv, KvServer};
@@ -22,6 +23,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -33,8 +35,6 @@ const VALUE_BYTES: usize = 256;
 const WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const SEND_BUFFER_BYTES: usize = 1 << 20;
-/// Bytes before a message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 
 /// What answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -216,7 +216,11 @@ async fn speak_tonic(stream: TcpStream, service: NullService) -> Result<(), Fail
     Ok(builder.serve_connection(TokioIo::new(stream), service).await?)
 }
 
-async fn speak_h2(stream: TcpStream) -> Result<(), Failed> {
+/// Answers on one connection until it ends.
+pub(crate) async fn speak_h2<S>(stream: S) -> Result<(), Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut connection = h2::server::Builder::new()
         .initial_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -236,14 +240,15 @@ async fn answer(
     mut respond: h2::server::SendResponse<Bytes>,
 ) -> Result<(), Failed> {
     let (head, mut body) = request.into_parts();
-    let mut read = BytesMut::new();
+    let mut messages = Messages::default();
+    let mut message = None;
     while let Some(part) = body.data().await {
         let part = part?;
         body.flow_control().release_capacity(part.len())?;
-        read.extend_from_slice(&part);
+        messages.push(part);
+        message = message.or(messages.next()?);
     }
-    let read = read.freeze();
-    let message = read.slice(PREFIX_BYTES.min(read.len())..);
+    let message = message.unwrap_or_default();
     let mut out = BytesMut::new();
     match head.uri.path() {
         "/etcdserverpb.KV/Range" => {
@@ -256,33 +261,20 @@ async fn answer(
         }
         _ => {
             let mut response = Response::new(());
-            grpc(response.headers_mut());
+            put_content_type(response.headers_mut());
             response.headers_mut().insert("grpc-status", HeaderValue::from_static("12"));
             respond.send_response(response, true)?;
             return Ok(());
         }
     }
     let mut response = Response::new(());
-    grpc(response.headers_mut());
+    put_content_type(response.headers_mut());
     let mut stream = respond.send_response(response, false)?;
     stream.send_data(out.freeze(), false)?;
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     stream.send_trailers(trailers)?;
     Ok(())
-}
-
-fn grpc(headers: &mut HeaderMap) {
-    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-}
-
-/// A message with its prefix.
-fn put_message(out: &mut BytesMut, message: &impl prost::Message) -> Result<(), Failed> {
-    let len = message.encoded_len();
-    out.reserve(PREFIX_BYTES + len);
-    out.put_u8(0);
-    out.put_u32(u32::try_from(len)?);
-    Ok(message.encode(out)?)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! | shrink | all keys are filled in again, nine of ten deleted and compacted; its own run then gives the space back |
 
 use crate::load::drive::Measured;
-use crate::load::{self, Client, Failed, LoadOptions, Meanwhile, Work, report};
+use crate::load::{self, Failed, LoadOptions, Meanwhile, Work, report};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -70,21 +70,12 @@ impl StallOptions {
         LoadOptions {
             endpoints: self.endpoints.clone(),
             work,
-            client: Client::H2,
-            limit: 1_000,
-            range_percent: 50,
             connections: 8,
-            clients: 256,
             keys: self.keys,
-            key_bytes: 24,
             value_bytes: self.value_bytes,
-            rate: None,
             seconds: self.seconds,
-            requests: None,
-            seed: 1,
-            meanwhile: Meanwhile::Nothing,
             pid: self.pid,
-            json: None,
+            ..LoadOptions::default()
         }
     }
 

@@ -1,7 +1,8 @@
 //! The work beside: what an operator does to a member that serves.
 
-use super::drive::key;
+use super::keys::{FIRST, key};
 use super::{Failed, LoadOptions, Meanwhile};
+use bytes::Bytes;
 use coffer_server::proto::etcdserverpb as pb;
 use coffer_server::proto::etcdserverpb::kv_client::KvClient;
 use coffer_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -16,22 +17,23 @@ pub(super) async fn delete_most(channel: &Channel, options: &LoadOptions) -> Res
     while from < end {
         let to = (from + 10_000).min(end);
         let request = pb::DeleteRangeRequest {
-            key: key(from, options.key_bytes).into(),
-            range_end: key(to, options.key_bytes).into(),
+            key: key(from, options.key_bytes),
+            range_end: key(to, options.key_bytes),
             ..Default::default()
         };
         kv.delete_range(request).await?;
         from = to;
     }
-    let revision = revision(&mut kv).await?;
+    let revision = revision(channel).await?;
     kv.compact(pb::CompactionRequest { revision, physical: true }).await?;
     Ok(())
 }
 
-async fn revision(kv: &mut KvClient<Channel>) -> Result<i64, Failed> {
-    let request =
-        pb::RangeRequest { key: b"bench".to_vec().into(), serializable: true, ..Default::default() };
-    Ok(kv.range(request).await?.into_inner().header.map_or(0, |header| header.revision))
+/// The store's revision, as everybody sees it.
+pub(super) async fn revision(channel: &Channel) -> Result<i64, Failed> {
+    let request = pb::RangeRequest { key: Bytes::from_static(FIRST), ..Default::default() };
+    let response = KvClient::new(channel.clone()).range(request).await?.into_inner();
+    Ok(response.header.map_or(0, |header| header.revision))
 }
 
 /// Does it, and says what it took.
@@ -42,11 +44,11 @@ pub(super) async fn start(channel: Channel, options: LoadOptions) -> Result<Opti
     tokio::time::sleep(Duration::from_secs_f64(options.seconds / 6.0)).await;
     let begun = Instant::now();
     let mut kv = KvClient::new(channel.clone());
-    let mut maintenance = MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX);
+    let mut maintenance = MaintenanceClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
     let what = match options.meanwhile {
         Meanwhile::Nothing => return Ok(None),
         Meanwhile::Compaction => {
-            let revision = revision(&mut kv).await?;
+            let revision = revision(&channel).await?;
             kv.compact(pb::CompactionRequest { revision, physical: true }).await?;
             format!("compaction to revision {revision}")
         }

@@ -230,7 +230,7 @@ fn txn_op_reply(reply: &TxnOpReply) -> pb::ResponseOp {
 }
 
 /// An event as the field of a WatchResponse, tag and length included, so that it can be put behind any header.
-pub(crate) fn encode_event(event: &Event, prev_kv: bool) -> Bytes {
+pub fn encode_event(event: &Event, prev_kv: bool) -> Bytes {
     let kind = match event.kind {
         EventKind::Put => mvccpb::event::EventType::Put,
         EventKind::Delete => mvccpb::event::EventType::Delete,
