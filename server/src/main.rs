@@ -40,6 +40,9 @@ fn run(config: Config) -> ExitCode {
     tracing::info!(args = ?logging::json(&args), "Running: ");
     logging::say_notes(&config.notes);
     take_file_size_limit_as_an_error();
+    if let Err(error) = coffer_engine::disk::name_bus_errors() {
+        tracing::warn!(error = %error, "a page file cut short would end this process without a word");
+    }
     tracing::info!(
         "etcd-version" = config::ETCD_VERSION,
         "coffer-version" = config::COFFER_VERSION,

@@ -13,6 +13,7 @@
 //! process that writes or cuts the file is kept out by the directory's lock; nothing keeps out one that ignores it.
 #![allow(unsafe_code, reason = "what is mapped is borrowed from the kernel")]
 
+use super::bus::Mapped;
 use super::{BLOCK_BYTES, FileMap, plain};
 use memmap2::{Advice, Mmap, MmapOptions};
 use rustix::fs::{Advice as FileAdvice, Mode, OFlags};
@@ -21,7 +22,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Pages of one extent: 1 GiB.
 const EXTENT_PAGES: u32 = 1 << 18;
@@ -34,7 +35,14 @@ const EXTENTS: usize = 1 << (32 - 18);
 /// whole goes.
 pub(super) struct MappedFile {
     fd: OwnedFd,
-    extents: Box<[OnceLock<Mmap>]>,
+    path: Arc<Path>,
+    extents: Box<[OnceLock<Extent>]>,
+}
+
+/// A part of the file, mapped; the handler of bus errors forgets it before it is unmapped.
+struct Extent {
+    _known: Mapped,
+    map: Mmap,
 }
 
 impl fmt::Debug for MappedFile {
@@ -48,7 +56,11 @@ impl MappedFile {
     /// Opens the file for a map of its own; nothing is mapped yet.
     pub(super) fn open(path: &Path) -> io::Result<MappedFile> {
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(MappedFile { fd, extents: std::iter::repeat_with(OnceLock::new).take(EXTENTS).collect() })
+        Ok(MappedFile {
+            fd,
+            path: path.into(),
+            extents: std::iter::repeat_with(OnceLock::new).take(EXTENTS).collect(),
+        })
     }
 
     /// The extent in which a page lies, mapped now if it was not.
@@ -56,15 +68,16 @@ impl MappedFile {
         let number = page / EXTENT_PAGES;
         let slot = &self.extents[number as usize];
         if let Some(extent) = slot.get() {
-            return Ok(extent);
+            return Ok(&extent.map);
         }
         let offset = u64::from(number) * EXTENT_BYTES as u64;
         // SAFETY: the map is shared and read-only; what its references rely on is said in the module's head.
-        let extent = unsafe { MmapOptions::new().offset(offset).len(EXTENT_BYTES).map(&self.fd)? };
+        let map = unsafe { MmapOptions::new().offset(offset).len(EXTENT_BYTES).map(&self.fd)? };
         // pages are read one by one; a kernel that does not take the hint reads too much, no more
-        let _ = extent.advise(Advice::Random);
+        let _ = map.advise(Advice::Random);
+        let known = Mapped::new(map.as_ptr(), EXTENT_BYTES, &self.path, offset);
         // if another thread was first, its extent stays and this one is unmapped, untouched
-        Ok(slot.get_or_init(|| extent))
+        Ok(&slot.get_or_init(|| Extent { _known: known, map }).map)
     }
 
     /// Populates pages of one extent.

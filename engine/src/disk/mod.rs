@@ -25,6 +25,7 @@
 
 pub(crate) mod blocking;
 pub mod buf;
+mod bus;
 mod map;
 mod plain;
 pub mod pwrite;
@@ -38,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use buf::{BLOCK_BYTES, BufPool, IoBuf};
+pub use bus::name_bus_errors;
 pub use waker::Waker;
 
 /// Names one submitted operation until its completion was polled.

@@ -290,3 +290,21 @@ fn a_page_file_without_a_whole_meta_is_refused_by_name() {
     let (code, out, err) = told(directory, &["check", "default.coffer"]);
     assert_eq!(code, 1, "{out}{err}");
 }
+
+#[test]
+fn a_page_file_cut_short_under_a_running_member_is_named() {
+    let directory = filled();
+    let mut process = Process::start(directory.path(), &[NO_SCRUB]);
+    run(async {
+        let mut client = Client::connect(&process.endpoint).await;
+        // every page has been touched and is trusted from now on
+        assert_eq!(client.range(range("key", "kez")).await.kvs.len(), KEYS);
+        let file = File::options().write(true).open(directory.path().join(PAGES)).unwrap();
+        file.set_len(0).unwrap();
+        let all = client.kv.range(range("key", "kez"));
+        assert!(soon(all).await.is_err(), "nobody answers from a file that is not there");
+    });
+    let line = process.wait_for("coffer: fault: ");
+    assert!(line.contains("pages, offset ") && line.contains("SIGBUS"), "{line}");
+    assert_eq!(process.exit_code(), Some(1));
+}
