@@ -48,7 +48,9 @@ const MOVING_PAGES: usize = 64;
 /// How long moving waits for pages in memory to be written.
 const MOVING_WAIT_US: Micros = 10_000;
 /// How long compaction does.
-pub const COMPACTION_WAIT_US: Micros = MOVING_WAIT_US;
+const COMPACTION_WAIT_US: Micros = MOVING_WAIT_US;
+/// What compaction waits for each page that it changed: 100 MB a second. All of them will be written beside the log.
+const COMPACTION_PAGE_US: Micros = 40;
 
 /// What moving pages came to.
 enum Moving {
@@ -70,6 +72,10 @@ pub struct Store {
     /// The transaction in which the last pass of moving ended. Pages are not moved again before it is durable: until then the
     /// places left behind are not free, the file looks as full as before, and there is nothing to move.
     moved_tx: u64,
+    /// Pages that the last step of compaction changed, until their time is counted in `compaction_at`.
+    compacted_pages: u64,
+    /// Compaction goes on then.
+    compaction_at: Micros,
 }
 
 /// A batch of commands being applied; nothing of it is visible before [`WriteTx::publish`].
@@ -197,7 +203,14 @@ impl Store {
     }
 
     fn over(mvcc: Mvcc<Pager>, moving_dirty_bytes_max: u64) -> Store {
-        Store { mvcc, moving: None, moving_dirty_bytes_max, moved_tx: 0 }
+        Store {
+            mvcc,
+            moving: None,
+            moving_dirty_bytes_max,
+            moved_tx: 0,
+            compacted_pages: 0,
+            compaction_at: 0,
+        }
     }
 
     /// Opens a write transaction.
@@ -266,19 +279,28 @@ impl Store {
     /// The fault met; this store cannot go on with it.
     pub fn compact_step(&mut self, budget: usize) -> Paged<bool> {
         let before = self.mvcc.position().compaction_done;
+        let open = self.mvcc.pages().open_pages();
         let is_more = self.mvcc.compact_step(budget)?;
+        self.compacted_pages += self.mvcc.pages().open_pages().saturating_sub(open) as u64;
         if is_more || self.mvcc.position().compaction_done != before {
             self.mvcc.publish();
         }
         Ok(is_more)
     }
 
-    /// Whether the page file keeps up with what compaction changes: while much waits to be written, [`Store::compact_step`]
-    /// should wait too, lest those who put are made to. Look again after [`COMPACTION_WAIT_US`]. On a full disk it need not
-    /// wait: it makes room.
-    pub fn may_compact(&self) -> bool {
-        let dirty_bytes = self.mvcc.pages().stats().dirty_bytes;
-        dirty_bytes <= self.moving_dirty_bytes_max || self.space() != Space::Ample
+    /// When [`Store::compact_step`] may go on, if not at once. It has a pace, lest what it changes fill the memory and keep the
+    /// medium from the log; it waits while much waits to be written, and while the log's own write is late. On a full disk it
+    /// waits for nothing: it makes room.
+    pub fn compaction_waits(&mut self, now: Micros) -> Option<Micros> {
+        if self.space() != Space::Ample {
+            return None;
+        }
+        let pages = std::mem::take(&mut self.compacted_pages);
+        self.compaction_at = self.compaction_at.max(now + pages * COMPACTION_PAGE_US);
+        if self.mvcc.pages().stats().dirty_bytes > self.moving_dirty_bytes_max {
+            self.compaction_at = self.compaction_at.max(now + COMPACTION_WAIT_US);
+        }
+        Some(self.compaction_at).filter(|at| *at > now)
     }
 
     /// Makes the state, of a backup, that of a cluster yet to begin, and publishes it: see [`Mvcc::begin_anew`].
@@ -294,10 +316,11 @@ impl Store {
     }
 
     /// A write of the log is under way since `begun`; usually one takes `usual_us`. While it is late, pages wait, unless there
-    /// is a hurry: the medium is the log's first.
+    /// is a hurry, and so does compaction: the medium is the log's first.
     pub fn note_log_write(&mut self, begun: Micros, usual_us: Micros, now: Micros) {
         if now > begun + 2 * usual_us + LATE_US {
             self.mvcc.pages_mut().hold_writes(now + HOLD_US);
+            self.compaction_at = self.compaction_at.max(now + HOLD_US);
         }
     }
 
@@ -345,7 +368,7 @@ impl Store {
             self.moved_tx = if pager.reader().path().is_some() { pager.published().tx } else { 0 };
             pager.set_moving_from(None);
             pager.request_cut();
-            pager.request_checkpoint();
+            pager.hasten_checkpoint();
         }
         Ok(Moving::On)
     }
@@ -373,7 +396,7 @@ impl Store {
         self.mvcc.pages_mut().request_checkpoint();
     }
 
-    /// The same, but with the usual pauses: nobody waits for it, and what is in memory is let go before long.
+    /// The same, but with the usual pauses: who writes goes first.
     pub fn hasten_checkpoint(&mut self) {
         self.mvcc.pages_mut().hasten_checkpoint();
     }

@@ -34,7 +34,7 @@ use coffer_engine::Micros;
 use coffer_engine::command::{Command, Reply};
 use coffer_engine::disk::{Completion, Disk};
 use coffer_engine::error::Fault;
-use coffer_engine::store::{COMPACTION_WAIT_US, Durable, Store, StoreNext, StoreReader, StoreStats};
+use coffer_engine::store::{Durable, Store, StoreNext, StoreReader, StoreStats};
 use coffer_engine::wal::{HardState, NewBatch, Space, Wal};
 use raft::eraftpb::Entry;
 use std::collections::VecDeque;
@@ -219,9 +219,9 @@ impl Core {
         self.checkpoint
     }
 
-    /// Asks for a checkpoint, soon.
+    /// Asks for a checkpoint, soon. It pauses as usual: who writes goes first.
     pub fn request_checkpoint(&mut self) {
-        self.store.request_checkpoint();
+        self.store.hasten_checkpoint();
     }
 
     /// Asks that pages be moved toward the page file's head and its end be cut; [`Core::is_moving`] says when that is over.
@@ -378,16 +378,15 @@ impl Core {
         self.ahead.read_leaves(&self.store);
         self.apply(now)?;
         self.answer_reads();
-        let compacts = self.compacting && self.store.may_compact();
-        if compacts && self.to_apply.is_empty() {
+        let waits = if self.compacting { self.store.compaction_waits(now) } else { None };
+        if self.compacting && waits.is_none() && self.to_apply.is_empty() {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
         }
         let pages = self.step_pages(disk, now)?;
         out.damage.extend(self.store.take_scrub_faults());
-        let at_once =
-            readies || !self.to_apply.is_empty() || (compacts && self.compacting) || self.may_handle_ready();
-        let compaction_at = (self.compacting && !compacts).then_some(now + COMPACTION_WAIT_US);
-        let at = [self.wake_at(now), pages.at, compaction_at].into_iter().flatten().min();
+        let compacts = self.compacting && waits.is_none();
+        let at_once = readies || !self.to_apply.is_empty() || compacts || self.may_handle_ready();
+        let at = [self.wake_at(now), pages.at, waits].into_iter().flatten().min();
         Ok(Next { at_once: at_once || pages.at_once, at })
     }
 

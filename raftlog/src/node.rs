@@ -135,13 +135,21 @@ impl Node {
         self.running.shared().submit(request)
     }
 
+    /// Whether [`Node::read_index`] would answer at once.
+    ///
+    /// # Errors
+    /// As [`Node::submit`].
+    pub fn reads_at_once(&self) -> Result<bool, Busy> {
+        self.running.shared().reads_at_once()
+    }
+
     /// Asks for a read index. Never queues when the answer is known at once (a sole voter that has applied an entry
     /// of its own term): two atomic loads.
     ///
     /// # Errors
     /// As [`Node::submit`].
     pub fn read_index(&self, reply_to: ReplyTo) -> Result<ReadIndex, Busy> {
-        if self.running.shared().reads_at_once()? {
+        if self.reads_at_once()? {
             return Ok(ReadIndex::Now);
         }
         self.submit(Request::Read { reply_to })?;

@@ -23,7 +23,7 @@ use crate::disk::{Completion, Disk};
 use crate::error::{Fault, Refusal};
 use crate::lease_clock::{EXPIRIES_A_PASS_MAX, Expiry, LAG_MS_MAX, LeaseClock, UnderWay};
 use crate::quota;
-use crate::store::{COMPACTION_WAIT_US, Durable, Store, StoreNext, StoreReader};
+use crate::store::{Durable, Store, StoreNext, StoreReader};
 use crate::wal::{EntryKind, HardState, LogEntry, NewBatch, Opened, Space, Wal};
 use crate::watch::EventBatch;
 use std::collections::VecDeque;
@@ -229,14 +229,13 @@ impl Core {
         self.wal.step(disk, now)?;
         self.apply(now, out)?;
         let idle = self.applied == self.durable;
-        let compacts = self.compacting && self.store.may_compact();
-        if compacts && idle {
+        let waits = if self.compacting { self.store.compaction_waits(now) } else { None };
+        if self.compacting && waits.is_none() && idle {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET).map_err(|fault| *fault)?;
         }
         let pages = self.step_pages(disk, now)?;
-        let compaction_at = (self.compacting && !compacts).then_some(now + COMPACTION_WAIT_US);
-        let at = [self.wake_at(now), pages.at, compaction_at].into_iter().flatten().min();
-        Ok(Next { at_once: !idle || (compacts && self.compacting) || pages.at_once, at })
+        let at = [self.wake_at(now), pages.at, waits].into_iter().flatten().min();
+        Ok(Next { at_once: !idle || (self.compacting && waits.is_none()) || pages.at_once, at })
     }
 
     /// Lets the page file do its part, and tells the log what of it is durable.

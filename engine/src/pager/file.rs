@@ -40,6 +40,8 @@ pub(super) const STEP_PAGES: usize = 64;
 const FULL_INTERVAL_US: Micros = 1_000_000;
 /// How long to wait before looking again whether readers have left the end of the file, in microseconds.
 const CUT_RETRY_US: Micros = 1_000_000;
+/// Between two pieces of a cut.
+const CUT_PAUSE_US: Micros = 5_000;
 /// How often memory is given back while nothing is published, in microseconds.
 const RECLAIM_US: Micros = 100_000;
 
@@ -357,7 +359,9 @@ impl PageFile {
             self.cut_at = Some(now + CUT_RETRY_US);
             return;
         }
-        self.length.cut(disk, reach_end);
+        if self.length.cut(disk, reach_end) {
+            self.cut_at = Some(now + CUT_PAUSE_US);
+        }
     }
 
     fn next(&self, published: &Root, budget: usize, now: Micros) -> PagerNext {
@@ -438,7 +442,7 @@ impl Pager {
         }
     }
 
-    /// As [`Pager::request_checkpoint`], but with the usual pauses: nobody waits for it.
+    /// As [`Pager::request_checkpoint`], but with the usual pauses: who writes goes first.
     pub fn hasten_checkpoint(&mut self) {
         if let Some(file) = &mut self.file {
             file.hastened = true;

@@ -31,6 +31,10 @@ const CUT_PAGES_MIN: u64 = (4 << 20) / PAGE_BYTES as u64;
 /// The same where somebody waits for it (after relocation).
 const CUT_PAGES_MIN_WANTED: u64 = AHEAD_PAGES_MIN;
 
+/// A cut gives back at most so many at a time, 16 MiB: the system takes longer to let go of a file's end the longer that is, and
+/// whoever writes to the disk waits for it.
+const CUT_PAGES_MAX: u64 = (16 << 20) / PAGE_BYTES as u64;
+
 /// How many pages are kept allocated ahead of so many.
 pub(super) fn ahead_pages(pages_end: u64) -> u64 {
     (pages_end / 8).clamp(AHEAD_PAGES_MIN, AHEAD_PAGES_MAX)
@@ -142,15 +146,20 @@ impl Length {
         self.job = Some((Job::Grow { to }, disk.submit(Op::Allocate { file: self.file, bytes })));
     }
 
-    /// Starts a cut, if that gives back enough: `reach_end` is one past the highest page that anybody reaches.
-    pub(super) fn cut(&mut self, disk: &mut dyn Disk, reach_end: u64) {
+    /// Starts a cut, if that gives back enough: `reach_end` is one past the highest page that anybody reaches. True if more is
+    /// left to be cut after it.
+    pub(super) fn cut(&mut self, disk: &mut dyn Disk, reach_end: u64) -> bool {
         if self.job.is_some() {
-            return;
+            return false;
         }
-        if let Some(to) = self.cut_to(reach_end) {
+        let goal = self.cut_to(reach_end);
+        let to = goal.map(|goal| goal.max(self.allocated.saturating_sub(CUT_PAGES_MAX)));
+        if let Some(to) = to {
             self.start_cut(disk, to);
         }
-        self.cut_wanted = false;
+        // what has been begun goes on to its end
+        self.cut_wanted = to > goal;
+        self.cut_wanted
     }
 
     fn start_cut(&mut self, disk: &mut dyn Disk, to: u64) {

@@ -103,6 +103,11 @@ impl Pager {
         self.tx
     }
 
+    /// Pages that it has copied or made.
+    pub fn open_pages(&self) -> usize {
+        self.open.len()
+    }
+
     /// An end for readers.
     pub fn reader(&self) -> PagerReader {
         PagerReader::new(Arc::clone(self.table.table()))
