@@ -323,7 +323,7 @@ pub struct RangeReply {
     /// The store's current revision (not the one read at).
     pub current_revision: i64,
     /// The key-values; with `keys_only` their values are empty (and their lease 0 unless sorted by value: etcd 3.7).
-    pub kvs: Vec<Arc<KeyValue>>,
+    pub kvs: Vec<KeyValue>,
     /// Whether the limit cut something off.
     pub more: bool,
     /// Keys in the range at that revision, whatever limit and filters say.

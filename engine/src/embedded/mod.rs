@@ -257,7 +257,7 @@ impl Db {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Arc<KeyValue>>, Error> {
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<KeyValue>, Error> {
         let range = KeyRange::single(key.as_ref().to_vec());
         let mut reply = self.range(&RangeRequest { range, ..RangeRequest::default() })?;
         Ok(reply.kvs.pop())

@@ -62,6 +62,7 @@ impl Model {
         if request.keys_only {
             kvs.iter_mut().for_each(|kv| *kv = without_value(kv, request.sort_target));
         }
+        let kvs = kvs.iter().map(|kv| KeyValue::clone(kv)).collect();
         Ok(RangeReply { current_revision: current, kvs, more, count })
     }
 

@@ -24,7 +24,6 @@ use crate::pager::page::TreeId;
 use crate::pager::{Paged, Pages};
 use bytes::Bytes;
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 /// Work after which a range lets others in.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +49,7 @@ pub struct Scan {
     /// Values are of no use.
     values: bool,
     rest: KeyRange,
-    kvs: Vec<Arc<KeyValue>>,
+    kvs: Vec<KeyValue>,
     count: Option<i64>,
     phase: Phase,
 }
@@ -146,7 +145,7 @@ impl Scan {
         self.count = Some(i64::from(body.is_some()));
         if let Some(body) = body.filter(|_| self.wanted > 0) {
             let kv = self.key_value(view, &body)?;
-            self.kvs.push(Arc::new(kv));
+            self.kvs = vec![kv];
         }
         Ok(Step::Done)
     }
@@ -270,7 +269,7 @@ impl Scan {
             kvs.truncate(request.limit as usize);
         }
         if request.keys_only {
-            kvs.iter_mut().for_each(|kv| without_value(Arc::make_mut(kv), request.sort_target));
+            kvs.iter_mut().for_each(|kv| without_value(kv, request.sort_target));
         }
         RangeReply { current_revision: self.current, kvs, more, count }
     }
@@ -279,17 +278,12 @@ impl Scan {
 /// The key-values of a slice in the making: their bytes stand in one allocation, which lives as long as any of them.
 struct Gathered {
     bytes: Vec<u8>,
-    kvs: Vec<Unfinished>,
+    /// Without their keys, and without those values that are cut out of the bytes.
+    kvs: Vec<KeyValue>,
+    /// Where in the bytes the key and the value of each end; a value of a run is in its key-value already.
+    ends: Vec<(usize, usize)>,
     /// Bytes of keys and values, those in runs too.
     size: usize,
-}
-
-/// A key-value whose key and value are still to be cut out of the bytes gathered.
-struct Unfinished {
-    kv: KeyValue,
-    /// Where in the bytes its key and its value end; a value of a run is in the key-value already.
-    key_end: usize,
-    value_end: usize,
 }
 
 /// Keys that room is made for ahead.
@@ -300,8 +294,12 @@ const ROOM_BYTES: usize = 128;
 impl Gathered {
     fn with_room(keys: usize) -> Gathered {
         let keys = keys.min(ROOM_KEYS_MAX);
-        let (bytes, kvs) = (Vec::with_capacity(keys * ROOM_BYTES), Vec::with_capacity(keys));
-        Gathered { bytes, kvs, size: 0 }
+        Gathered {
+            bytes: Vec::with_capacity(keys * ROOM_BYTES),
+            kvs: Vec::with_capacity(keys),
+            ends: Vec::with_capacity(keys),
+            size: 0,
+        }
     }
 
     fn add<P: Pages>(&mut self, view: &View<'_, P>, key: &[u8], body: &Body<'_>, values: bool) -> Paged<()> {
@@ -317,24 +315,26 @@ impl Gathered {
         if values {
             self.bytes.extend_from_slice(fields.value);
         }
-        let value_end = self.bytes.len();
-        let kv = KeyValue { key: Bytes::new(), create_revision, mod_revision, version, value, lease };
-        self.kvs.push(Unfinished { kv, key_end, value_end });
+        self.ends.push((key_end, self.bytes.len()));
+        self.kvs.push(KeyValue { key: Bytes::new(), create_revision, mod_revision, version, value, lease });
         Ok(())
     }
 
-    fn finish(mut self, out: &mut Vec<Arc<KeyValue>>) {
+    fn finish(mut self, out: &mut Vec<KeyValue>) {
         self.bytes.shrink_to_fit();
         let bytes = Bytes::from(self.bytes);
         let mut begin = 0;
-        out.reserve(self.kvs.len());
-        for Unfinished { mut kv, key_end, value_end } in self.kvs {
+        for (kv, (key_end, value_end)) in self.kvs.iter_mut().zip(self.ends) {
             kv.key = bytes.slice(begin..key_end);
             if value_end > key_end {
                 kv.value = bytes.slice(key_end..value_end);
             }
             begin = value_end;
-            out.push(Arc::new(kv));
+        }
+        if out.is_empty() {
+            *out = self.kvs;
+        } else {
+            out.append(&mut self.kvs);
         }
     }
 }
@@ -369,7 +369,7 @@ fn wanted(request: &RangeRequest) -> usize {
     }
 }
 
-fn filter(kvs: &mut Vec<Arc<KeyValue>>, request: &RangeRequest) {
+fn filter(kvs: &mut Vec<KeyValue>, request: &RangeRequest) {
     let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
     kvs.retain(|kv| {
         within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
@@ -378,8 +378,8 @@ fn filter(kvs: &mut Vec<Arc<KeyValue>>, request: &RangeRequest) {
 }
 
 /// Sorts; equal ones stay in the order of their keys.
-fn sort(kvs: &mut [Arc<KeyValue>], request: &RangeRequest) {
-    let compare = |a: &Arc<KeyValue>, b: &Arc<KeyValue>| match request.sort_target {
+fn sort(kvs: &mut [KeyValue], request: &RangeRequest) {
+    let compare = |a: &KeyValue, b: &KeyValue| match request.sort_target {
         SortTarget::Key => a.key.cmp(&b.key),
         SortTarget::Version => a.version.cmp(&b.version),
         SortTarget::Create => a.create_revision.cmp(&b.create_revision),

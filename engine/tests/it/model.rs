@@ -94,7 +94,7 @@ fn replay(keys: &mut BTreeMap<Bytes, Arc<KeyValue>>, event: &Event) {
 
 fn all_at(reader: &StoreReader, revision: i64) -> Result<Vec<Arc<KeyValue>>, Refusal> {
     let request = RangeRequest { range: everything(), revision, ..RangeRequest::default() };
-    answer(reader.range(&request)).map(|reply| reply.kvs)
+    answer(reader.range(&request)).map(|reply| reply.kvs.into_iter().map(Arc::new).collect())
 }
 
 proptest! {

@@ -417,6 +417,6 @@ fn read(keys: &Keys, request: &RangeRequest, current_revision: i64) -> RangeRepl
             kv.lease = if r.sort_target == SortTarget::Value { kv.lease } else { 0 };
         }
     }
-    reply.kvs = kvs.into_iter().map(Arc::new).collect();
+    reply.kvs = kvs;
     reply
 }

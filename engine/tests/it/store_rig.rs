@@ -68,7 +68,7 @@ pub(crate) struct History {
     pub(crate) states: Vec<State>,
     pub(crate) hashes: Vec<HashKv>,
     /// All key-values when a revision was the newest.
-    pub(crate) at_revision: BTreeMap<i64, Vec<Arc<KeyValue>>>,
+    pub(crate) at_revision: BTreeMap<i64, Vec<KeyValue>>,
     /// Entries after which something was published.
     published: Vec<u64>,
     bytes: Vec<u64>,
