@@ -13,15 +13,19 @@
 //! - Every connection has HTTP/2's limits from the configuration.
 //!
 //! It leaves to others: what is said on a connection ([`crate::rpc::door`]); pings, floods of control frames and silent
-//! clients (`guard`).
+//! clients (`guard`); which HTTP a client speaks (`greeting`); HTTP/2's streams (`http2`).
 
+mod greeting;
 mod guard;
+mod http2;
 
 use crate::config::{Config, Scheme, Url};
 use crate::rpc::door::Door;
+use greeting::Spoken;
 use guard::Guard;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use http2::Patience;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -54,6 +58,8 @@ const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Flow-control window of a connection, the most that Go's gRPC grows it to. h2 takes so many small messages of streams
 /// unread as half of it holds pieces of 256 bytes: a client that keeps 30,000 leases alive sends that at once.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// How long a client has to answer a ping where the configuration leaves it open (Go's gRPC).
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of answers buffered for one stream.
 const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -300,33 +306,35 @@ async fn pause(error: &io::Error) {
 
 /// How connections are spoken on.
 pub struct Terms {
-    builder: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: h2::server::Builder,
+    patience: Option<Patience>,
     /// Least time between a client's pings; zero: any.
     ping_min_time: Duration,
 }
 
 /// How connections are spoken on, from the configuration.
 pub fn protocol(config: &Config) -> Terms {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    let mut http1 = http1::Builder::new();
+    http1.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     let receive = u32::try_from(config.grpc_receive_bytes_max()).unwrap_or(u32::MAX >> 1);
     let window = receive.clamp(CONNECTION_WINDOW_BYTES, u32::MAX >> 1);
-    let interval = Some(config.grpc_keepalive_interval).filter(|interval| !interval.is_zero());
-    let mut http2 = builder.http2();
+    let mut http2 = h2::server::Builder::new();
     http2
-        .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
-        .keep_alive_interval(interval)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-        .initial_stream_window_size(WINDOW_BYTES)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .initial_window_size(WINDOW_BYTES)
         .initial_connection_window_size(window)
-        .max_send_buf_size(SEND_BUFFER_BYTES);
-    if !config.grpc_keepalive_timeout.is_zero() {
-        http2.keep_alive_timeout(config.grpc_keepalive_timeout);
-    }
-    Terms { builder, ping_min_time: config.grpc_keepalive_min_time }
+        .max_send_buffer_size(SEND_BUFFER_BYTES);
+    let timeout = match config.grpc_keepalive_timeout {
+        Duration::ZERO => KEEPALIVE_TIMEOUT,
+        timeout => timeout,
+    };
+    let interval = Some(config.grpc_keepalive_interval).filter(|interval| !interval.is_zero());
+    let patience = interval.map(|interval| Patience { interval, timeout });
+    Terms { http1, http2, patience, ping_min_time: config.grpc_keepalive_min_time }
 }
 
 /// Serves one connection until its client goes, or gracefully ends it once `stop` is told.
@@ -361,12 +369,20 @@ async fn speak<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(Guard::new(stream, protocol.ping_min_time));
-    let mut connection = pin!(protocol.builder.serve_connection(io, door));
+    let guard = Guard::new(stream, protocol.ping_min_time);
+    let heard = guard.heard();
+    let (spoken, socket) = tokio::select! {
+        greeting = greeting::listen(guard) => greeting?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    if spoken == Spoken::Http2 {
+        return http2::speak(socket, door, (&protocol.http2, protocol.patience), heard, stop).await;
+    }
+    let mut connection = pin!(protocol.http1.serve_connection(TokioIo::new(socket), door));
     tokio::select! {
-        result = connection.as_mut() => return result,
+        result = connection.as_mut() => return Ok(result?),
         _ = stop.wait_for(|stop| *stop) => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await
+    Ok(connection.await?)
 }

@@ -106,7 +106,7 @@ impl Stand {
             return;
         }
         if let Ok(reply) = self.reader.range(&wire::range(request)) {
-            wire::range_reply(&reply, None).encode_to_vec();
+            wire::range_reply(reply, None).encode_to_vec();
         }
     }
 
@@ -115,7 +115,7 @@ impl Stand {
         let request = wire::txn(request).ok()?;
         if request.is_read_only() {
             let (_, reply) = self.reader.read_txn(&request).ok()?;
-            wire::txn_reply(&reply, None).encode_to_vec();
+            wire::txn_reply(reply, None).encode_to_vec();
         } else {
             self.apply(Command::Txn(request));
         }
@@ -155,7 +155,7 @@ impl Stand {
         match applied.outcome {
             Ok(Reply::Put(reply)) => drop(wire::put_reply(&reply, None).encode_to_vec()),
             Ok(Reply::DeleteRange(reply)) => drop(wire::delete_range_reply(&reply, None).encode_to_vec()),
-            Ok(Reply::Txn(reply)) => drop(wire::txn_reply(&reply, None).encode_to_vec()),
+            Ok(Reply::Txn(reply)) => drop(wire::txn_reply(reply, None).encode_to_vec()),
             _ => {}
         }
     }

@@ -121,6 +121,15 @@ pub async fn propose<P: Proposal>(
     request: P,
     wire_bytes: usize,
 ) -> Result<(i64, P::Answer), Error> {
+    let ticket = begin(serving, request, wire_bytes)?;
+    end::<P>(wait(&serving.shared, ticket).await?)
+}
+
+/// The first half of [`propose`]: the request is on its way, and its answer will come to the ticket.
+///
+/// # Errors
+/// As [`propose`], for what is refused at once.
+pub fn begin<P: Proposal>(serving: &Serving, request: P, wire_bytes: usize) -> Result<Ticket, Error> {
     let shared = &serving.shared;
     check_lag(shared, if request.is_priority() { APPLY_LAG_PRIORITY_MAX } else { APPLY_LAG_MAX })?;
     if wire_bytes.saturating_add(ENVELOPE_BYTES) > shared.request_bytes_max {
@@ -129,11 +138,20 @@ pub async fn propose<P: Proposal>(
     let ticket = serving.mailbox.ticket().ok_or(Error::TooManyRequests)?;
     let command = request.into_command();
     shared.node.submit(Request::Propose { command, reply_to: ticket.reply_to() })?;
-    match wait(shared, ticket).await? {
+    Ok(ticket)
+}
+
+/// The second half: what came, as the answer to a request of this kind.
+///
+/// # Errors
+/// As [`propose`], for what is known only now.
+pub fn end<P: Proposal>(outcome: Outcome) -> Result<(i64, P::Answer), Error> {
+    match outcome {
         Outcome::Applied(applied) => {
             let answer = P::answer(applied.outcome?).ok_or(Error::WrongAnswer)?;
             Ok((applied.revision, answer))
         }
+        Outcome::Failed(busy) => Err(busy.into()),
         _ => Err(Error::WrongAnswer),
     }
 }
@@ -162,8 +180,7 @@ pub async fn renew(serving: &Serving, id: i64) -> Result<i64, Error> {
 /// [`Error::NoSpace`].
 pub async fn ensure_room(serving: &Serving, cost: u64) -> Result<(), Error> {
     let shared = &serving.shared;
-    let Some(quota) = shared.config.quota_bytes else { return Ok(()) };
-    if cost == 0 || shared.reader().sizes().in_use_bytes.saturating_add(cost) < quota {
+    if has_room(shared, cost) {
         return Ok(());
     }
     let member_id = shared.member_id;
@@ -173,6 +190,12 @@ pub async fn ensure_room(serving: &Serving, cost: u64) -> Result<(), Error> {
         tracing::warn!(error = %error, "failed to raise the NOSPACE alarm");
     }
     Err(Error::NoSpace)
+}
+
+/// Whether there is room for a request that costs so much.
+pub fn has_room(shared: &Shared, cost: u64) -> bool {
+    let Some(quota) = shared.config.quota_bytes else { return true };
+    cost == 0 || shared.reader().sizes().in_use_bytes.saturating_add(cost) < quota
 }
 
 /// Waits for an answer, but not longer than a request may take.

@@ -43,19 +43,29 @@ where
     T: Send + 'static,
     R: FnOnce(&StoreReader) -> T + Send + 'static,
 {
-    let reader = serving.shared.reader();
+    if short && !serving.is_cold() {
+        return Ok(look_here(serving, read));
+    }
+    let reader = serving.shared.reader().clone();
     let before = reader.pages_read();
-    let told = if short && !serving.is_cold() {
-        read(reader)
-    } else {
-        let reader = reader.clone();
-        let mut elsewhere = Elsewhere(tokio::task::spawn_blocking(move || read(&reader)));
-        (&mut elsewhere.0).await.map_err(|_| Error::Stopped)?
-    };
+    let theirs = reader.clone();
+    let mut elsewhere = Elsewhere(tokio::task::spawn_blocking(move || read(&theirs)));
+    let told = (&mut elsewhere.0).await.map_err(|_| Error::Stopped)?;
     if reader.pages_read() != before {
         serving.expect_cold(COLD_US);
     }
     Ok(told)
+}
+
+/// Looks at the store, on this thread.
+pub fn look_here<T>(serving: &Serving, read: impl FnOnce(&StoreReader) -> T) -> T {
+    let reader = serving.shared.reader();
+    let before = reader.pages_read();
+    let told = read(reader);
+    if reader.pages_read() != before {
+        serving.expect_cold(COLD_US);
+    }
+    told
 }
 
 /// Whether a range is read in no time, or refused.

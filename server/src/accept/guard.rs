@@ -19,6 +19,8 @@ mod conduct;
 use conduct::{Conduct, Offence};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,9 +29,25 @@ use tokio::time::Sleep;
 /// Time for a client to show what it speaks: HTTP/2's preface with the header of a frame, or anything else.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whether the client has said something since it was last asked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    /// Whether it has; from now on it has not.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+
+    fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A socket under watch.
 pub(super) struct Guard<S> {
     socket: S,
+    heard: Heard,
     conduct: Conduct,
     /// Gone once the client has greeted.
     greeting: Option<Pin<Box<Sleep>>>,
@@ -42,10 +60,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     pub(super) fn new(socket: S, ping_min_time: Duration) -> Guard<S> {
         Guard {
             socket,
+            heard: Heard::default(),
             conduct: Conduct::new(ping_min_time, Instant::now()),
             greeting: Some(Box::pin(tokio::time::sleep(GREETING_TIMEOUT))),
             offence: None,
         }
+    }
+
+    /// What is heard of the client.
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     /// Tells the client why, as far as that is possible without waiting, and ends the writing side.
@@ -85,6 +109,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
             Poll::Pending => return this.poll_silence(cx),
         }
         let received = buf.filled().get(before..).unwrap_or_default();
+        if !received.is_empty() {
+            this.heard.note();
+        }
         if let Err(offence) = this.conduct.received(received, Instant::now) {
             buf.set_filled(before);
             return Poll::Ready(Err(this.part(cx, offence)));

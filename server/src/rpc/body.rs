@@ -1,16 +1,17 @@
-//! What goes out: counts bytes and messages, sees how a call ended, ends a stream at its deadline.
+//! What comes in and goes out: counts bytes and messages, sees how a call ended, ends a stream at its deadline.
 //!
 //! A call counts as handled when its trailers go out; one whose body is dropped before that was given up by its client.
 
 use crate::metrics::{Call, Count, Method, Metrics, Shape};
 use bytes::Bytes;
+use h2::{Reason, RecvStream};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::time::Sleep;
 use tonic::{Code, Status};
 
@@ -128,30 +129,99 @@ impl HttpBody for Body {
     }
 }
 
+/// A request's body.
+pub(super) enum Source {
+    /// Of a connection that hyper speaks on: HTTP/1.
+    Hyper(hyper::body::Incoming),
+    /// Of an HTTP/2 stream.
+    Stream(RequestStream),
+}
+
+/// What a client sends on an HTTP/2 stream: data, then trailers if there are any.
+pub(super) struct RequestStream {
+    stream: RecvStream,
+    data_done: bool,
+}
+
+impl RequestStream {
+    pub(super) fn new(stream: RecvStream) -> RequestStream {
+        RequestStream { stream, data_done: false }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_done {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    let taken = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(taken.map(|()| Frame::data(data))));
+                }
+                // whoever reset it without an error wants no answer to the rest
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.data_done = true,
+            }
+        }
+        self.stream
+            .poll_trailers(cx)
+            .map(|trailers| trailers.transpose().map(|each| each.map(Frame::trailers)))
+    }
+}
+
+impl HttpBody for Source {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Source::Hyper(body) => Pin::new(body).poll_frame(cx).map(|frame| frame.map(|each| Ok(each?))),
+            Source::Stream(stream) => stream.poll_frame(cx).map(|frame| frame.map(|each| Ok(each?))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Hyper(body) => body.is_end_stream(),
+            Source::Stream(stream) => stream.stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Source::Hyper(body) => body.size_hint(),
+            Source::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 pin_project! {
     /// A request's body, counted.
     pub(super) struct Incoming {
         #[pin]
-        inner: hyper::body::Incoming,
+        inner: Source,
         metrics: Arc<Metrics>,
         method: Method,
     }
 }
 
 impl Incoming {
-    pub(super) fn new(inner: hyper::body::Incoming, metrics: Arc<Metrics>, method: Method) -> Incoming {
+    pub(super) fn new(inner: Source, metrics: Arc<Metrics>, method: Method) -> Incoming {
         Incoming { inner, metrics, method }
     }
 }
 
 impl HttpBody for Incoming {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let frame = this.inner.poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame

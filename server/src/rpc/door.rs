@@ -1,7 +1,8 @@
 //! The door of a serving thread: tells gRPC from HTTP, checks metadata and deadline, finds the service.
 //!
 //! ```text
-//! request ─┬─ content-type application/grpc ─ method known? ─ metadata ─ deadline ─> service ─> body
+//! request ─┬─ Range, Put, Txn over HTTP/2 ───────────────────────────────────────────> hot
+//!          ├─ content-type application/grpc ─ method known? ─ metadata ─ deadline ─> service ─> body
 //!          └─ anything else ──────────────────────────────────────────────────────> HTTP router
 //! ```
 //!
@@ -9,7 +10,7 @@
 //! method, a message too large, a deadline); metadata are checked in etcd's order (server/etcdserver/api/v3rpc/interceptor.go).
 
 use super::auth::AuthService;
-use super::body::{Body, Incoming};
+use super::body::{Body, Incoming, Source};
 use super::cluster::ClusterService;
 use super::health::HealthService;
 use super::kv::KvService;
@@ -17,6 +18,7 @@ use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::status::{Error, in_gos_words};
 use super::watch::{WatchCodec, WatchService};
+use super::{hot, stream};
 use crate::metrics::{Call, Method, RequestKind, Shape};
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -25,6 +27,9 @@ use crate::proto::etcdserverpb::lease_server::LeaseServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::health::health_server::HealthServer;
 use crate::serving::Serving;
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -42,8 +47,8 @@ pub struct Door {
     grpc: bool,
 }
 
-struct Inner {
-    serving: Arc<Serving>,
+pub(super) struct Inner {
+    pub(super) serving: Arc<Serving>,
     kv: KvServer<KvService>,
     lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
@@ -51,7 +56,7 @@ struct Inner {
     auth: AuthServer<AuthService>,
     health: HealthServer<HealthService>,
     http: Option<axum::Router>,
-    message_bytes_max: usize,
+    pub(super) message_bytes_max: usize,
 }
 
 type Answer = Response<tonic::body::Body>;
@@ -88,6 +93,23 @@ impl Door {
     pub fn http_only(serving: Arc<Serving>, http: axum::Router) -> Door {
         Door { grpc: false, ..Door::new(serving, Some(http)) }
     }
+
+    /// Serves a request of an HTTP/2 connection. To be called on the serving thread, within its runtime; returns at once.
+    pub fn serve(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        match hot::method(&request).filter(|_| self.grpc) {
+            Some(method) => hot::serve(&self.inner, method, request, respond),
+            None => drop(tokio::spawn(stream::serve(self.clone(), request, respond))),
+        }
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(&self, request: Request<Source>) -> Response<Body> {
+        if self.grpc && is_grpc(request.headers()) {
+            self.inner.grpc(request).await
+        } else {
+            self.inner.plain(request).await
+        }
+    }
 }
 
 impl hyper::service::Service<Request<hyper::body::Incoming>> for Door {
@@ -96,23 +118,19 @@ impl hyper::service::Service<Request<hyper::body::Incoming>> for Door {
     type Future = Answering;
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> Answering {
-        let inner = Arc::clone(&self.inner);
-        if self.grpc && is_grpc(request.headers()) {
-            Box::pin(async move { Ok(inner.grpc(request).await) })
-        } else {
-            Box::pin(async move { Ok(inner.plain(request).await) })
-        }
+        let door = self.clone();
+        Box::pin(async move { Ok(door.answer(request.map(Source::Hyper)).await) })
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 impl Inner {
-    async fn plain(&self, request: Request<hyper::body::Incoming>) -> Response<Body> {
+    async fn plain(&self, request: Request<Source>) -> Response<Body> {
         let Some(router) = self.http.clone() else {
             let mut response = Response::new(Body::plain(tonic::body::Body::empty()));
             *response.status_mut() = http::StatusCode::NOT_FOUND;
@@ -123,7 +141,7 @@ impl Inner {
         }
     }
 
-    async fn grpc(&self, request: Request<hyper::body::Incoming>) -> Response<Body> {
+    async fn grpc(&self, request: Request<Source>) -> Response<Body> {
         let Some(method) = Method::from_path(request.uri().path()) else {
             return unknown(request.uri().path()).into_http::<tonic::body::Body>().map(Body::plain);
         };
@@ -153,7 +171,7 @@ impl Inner {
         Body::of_call(translated(answer), Arc::clone(metrics), call, deadline)
     }
 
-    fn tell_if_slow(&self, method: Method, took: Duration) {
+    pub(super) fn tell_if_slow(&self, method: Method, took: Duration) {
         let expected = self.serving.shared.config.warning_unary_request_duration;
         if !expected.is_zero() && took > expected {
             tracing::warn!(
@@ -174,7 +192,7 @@ impl Inner {
     }
 
     /// What etcd's interceptors check: the client's version, and whether it insists on a leader.
-    fn check(&self, headers: &HeaderMap, method: Method) -> Result<(), Error> {
+    pub(super) fn check(&self, headers: &HeaderMap, method: Method) -> Result<(), Error> {
         let shared = &self.serving.shared;
         if let Some(version) = headers.get("client-api-version") {
             let version =
@@ -246,7 +264,7 @@ fn unknown(path: &str) -> Status {
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit.
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     parse_timeout(value.as_bytes())
         .map(Some)

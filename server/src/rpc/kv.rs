@@ -10,8 +10,10 @@ use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::kv_server::Kv;
 use crate::proto::etcdserverpb::request_op::Request as Op;
 use crate::read;
-use crate::serving::Serving;
-use coffer_engine::command::{TxnOp, TxnReply, TxnRequest};
+use crate::serving::{Serving, Ticket};
+use coffer_engine::command::{PutRequest, RangeReply, TxnOp, TxnReply, TxnRequest};
+use coffer_engine::error::ReadError;
+use coffer_raftlog::proposal::Outcome;
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +23,32 @@ use tonic::{Request, Response, Status};
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
 
 /// The service on one serving thread.
+#[derive(Clone)]
 pub(crate) struct KvService {
     pub(crate) serving: Arc<Serving>,
+}
+
+/// A put on its way.
+pub(crate) struct PutBegun {
+    pub(crate) ticket: Ticket,
+    pub(crate) told: PutTold,
+}
+
+/// What is to be told of a put.
+#[derive(Clone, Copy)]
+pub(crate) struct PutTold {
+    bytes: usize,
+}
+
+/// A txn on its way.
+pub(crate) struct TxnBegun {
+    pub(crate) ticket: Ticket,
+    pub(crate) told: TxnTold,
+}
+
+/// What is to be told of a txn.
+pub(crate) struct TxnTold {
+    counted: Counted,
 }
 
 impl KvService {
@@ -44,15 +70,105 @@ impl KvService {
         }
     }
 
-    async fn read_txn(&self, request: TxnRequest, serializable: bool) -> Result<(i64, TxnReply), Status> {
+    /// Answers a range that needs nobody and no time: of one key, or a count, on a state that is known to be the newest, while
+    /// no page is likely to come from the disk. Any other is given back.
+    pub(crate) fn range_at_once(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<Result<pb::RangeResponse, Status>, pb::RangeRequest> {
+        let tiny = request.range_end.is_empty() || (request.count_only && request.revision <= 0);
+        let shared = &self.serving.shared;
+        let current = request.serializable || shared.node.reads_at_once().is_ok_and(|at_once| at_once);
+        if !tiny || !current || self.serving.is_cold() {
+            return Err(request);
+        }
+        if let Err(error) = check::range(&request) {
+            return Ok(Err(error.into()));
+        }
+        let request = wire::range(request);
+        let told = read::look_here(&self.serving, |reader| reader.range(&request));
+        Ok(self.range_told(told))
+    }
+
+    fn range_told(&self, told: Result<RangeReply, ReadError>) -> Result<pb::RangeResponse, Status> {
+        let shared = &self.serving.shared;
+        let reply = told.map_err(|error| shared.read_error(error))?;
+        self.count(Count::Ranges, 1);
+        let revision = reply.current_revision;
+        Ok(wire::range_reply(reply, header(shared, revision)))
+    }
+
+    /// Whether there is room for a put: if not, it takes the long way, which raises the alarm.
+    pub(crate) fn has_room_for_put(&self, request: &pb::PutRequest) -> bool {
+        propose::has_room(&self.serving.shared, quota::put(request))
+    }
+
+    /// Checks a put for which there is room, and hands it to the log.
+    pub(crate) fn begin_put(&self, request: pb::PutRequest) -> Result<PutBegun, Status> {
+        check::put(&request)?;
+        let bytes = request.encoded_len();
+        let told = PutTold { bytes: request.key.len() + request.value.len() };
+        Ok(PutBegun { ticket: propose::begin(&self.serving, wire::put(request), bytes)?, told })
+    }
+
+    /// What the log made of it.
+    pub(crate) fn end_put(&self, told: PutTold, outcome: Outcome) -> Result<pb::PutResponse, Status> {
+        let (revision, reply) = propose::end::<PutRequest>(outcome)?;
+        self.count(Count::Puts, 1);
+        self.count(Count::PutBytes, told.bytes);
+        Ok(wire::put_reply(&reply, header(&self.serving.shared, revision)))
+    }
+
+    /// Whether there is room for a txn.
+    pub(crate) fn has_room_for_txn(&self, request: &pb::TxnRequest) -> bool {
+        propose::has_room(&self.serving.shared, quota::txn(request))
+    }
+
+    /// Checks a txn for which there is room, and hands it to the log unless it only reads.
+    pub(crate) fn begin_txn(&self, request: pb::TxnRequest) -> Result<Result<TxnBegun, TxnReads>, Status> {
+        check::txn(&request, self.serving.shared.config.max_txn_ops)?;
+        let bytes = request.encoded_len();
+        let serializable = is_serializable(&request);
+        let request = wire::txn(request)?;
+        let counted =
+            Counted { success: Branch::of(&request.success), failure: Branch::of(&request.failure) };
+        let told = TxnTold { counted };
+        if request.is_read_only() {
+            return Ok(Err(TxnReads { request, serializable, told }));
+        }
+        Ok(Ok(TxnBegun { ticket: propose::begin(&self.serving, request, bytes)?, told }))
+    }
+
+    /// What the log made of it.
+    pub(crate) fn end_txn(&self, told: &TxnTold, outcome: Outcome) -> Result<pb::TxnResponse, Status> {
+        let (revision, reply) = propose::end::<TxnRequest>(outcome)?;
+        Ok(self.txn_told(told, revision, reply))
+    }
+
+    /// Does a txn that only reads.
+    pub(crate) async fn read_txn(&self, reads: TxnReads) -> Result<pb::TxnResponse, Status> {
+        let TxnReads { request, serializable, told } = reads;
         if !serializable {
             read::linearizable(&self.serving).await?;
         }
         let shared = &self.serving.shared;
         let short = read::is_short_txn(shared.reader(), &request);
-        let told = read::look(&self.serving, short, move |reader| reader.read_txn(&request)).await?;
-        told.map_err(|error| shared.read_error(error))
+        let read = read::look(&self.serving, short, move |reader| reader.read_txn(&request)).await?;
+        let (revision, reply) = read.map_err(|error| shared.read_error(error))?;
+        Ok(self.txn_told(&told, revision, reply))
     }
+
+    fn txn_told(&self, told: &TxnTold, revision: i64, reply: TxnReply) -> pb::TxnResponse {
+        self.count_txn(&told.counted, &reply);
+        wire::txn_reply(reply, header(&self.serving.shared, revision))
+    }
+}
+
+/// A txn that only reads.
+pub(crate) struct TxnReads {
+    request: TxnRequest,
+    serializable: bool,
+    told: TxnTold,
 }
 
 /// What the two branches of a txn hold, counted before it is handed on. Txns inside count with their first branch.
@@ -104,13 +220,10 @@ impl Kv for KvService {
         if !request.serializable {
             read::linearizable(&self.serving).await?;
         }
-        let shared = &self.serving.shared;
         let request = wire::range(request);
-        let short = read::is_short(shared.reader(), &request);
+        let short = read::is_short(self.serving.shared.reader(), &request);
         let told = read::look(&self.serving, short, move |reader| reader.range(&request)).await?;
-        let reply = told.map_err(|error| shared.read_error(error))?;
-        self.count(Count::Ranges, 1);
-        Ok(Response::new(wire::range_reply(&reply, header(shared, reply.current_revision))))
+        self.range_told(told).map(Response::new)
     }
 
     type RangeStreamStream = RangeStream;
@@ -131,13 +244,9 @@ impl Kv for KvService {
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let request = request.into_inner();
         propose::ensure_room(&self.serving, quota::put(&request)).await?;
-        check::put(&request)?;
-        let bytes = request.encoded_len();
-        let put_bytes = request.key.len() + request.value.len();
-        let (revision, reply) = propose(&self.serving, wire::put(request), bytes).await?;
-        self.count(Count::Puts, 1);
-        self.count(Count::PutBytes, put_bytes);
-        Ok(Response::new(wire::put_reply(&reply, header(&self.serving.shared, revision))))
+        let PutBegun { ticket, told } = self.begin_put(request)?;
+        let outcome = propose::wait(&self.serving.shared, ticket).await?;
+        self.end_put(told, outcome).map(Response::new)
     }
 
     async fn delete_range(
@@ -155,19 +264,13 @@ impl Kv for KvService {
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let request = request.into_inner();
         propose::ensure_room(&self.serving, quota::txn(&request)).await?;
-        check::txn(&request, self.serving.shared.config.max_txn_ops)?;
-        let bytes = request.encoded_len();
-        let serializable = is_serializable(&request);
-        let request = wire::txn(request)?;
-        let counted =
-            Counted { success: Branch::of(&request.success), failure: Branch::of(&request.failure) };
-        let (revision, reply) = if request.is_read_only() {
-            self.read_txn(request, serializable).await?
-        } else {
-            propose(&self.serving, request, bytes).await?
-        };
-        self.count_txn(&counted, &reply);
-        Ok(Response::new(wire::txn_reply(&reply, header(&self.serving.shared, revision))))
+        match self.begin_txn(request)? {
+            Ok(TxnBegun { ticket, told }) => {
+                let outcome = propose::wait(&self.serving.shared, ticket).await?;
+                self.end_txn(&told, outcome).map(Response::new)
+            }
+            Err(reads) => self.read_txn(reads).await.map(Response::new),
+        }
     }
 
     async fn compact(

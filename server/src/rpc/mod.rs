@@ -3,7 +3,9 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`door`] | tells gRPC from HTTP, checks metadata and deadline, finds the service |
-//! | `body` | counts what goes out, ends streams at their deadline |
+//! | `hot` | the short way of Range, Put and Txn |
+//! | `stream` | an HTTP/2 stream that goes the long way |
+//! | `body` | counts what comes in and goes out, ends streams at their deadline |
 //! | `check` | what a request may be, without looking at any state |
 //! | [`wire`] | protobuf to the engine's types and back |
 //! | [`status`] | one table of errors: codes and exact words |
@@ -17,6 +19,7 @@ mod cluster;
 pub mod door;
 mod header;
 mod health;
+mod hot;
 mod kv;
 mod lease;
 mod maintenance;
@@ -24,11 +27,12 @@ mod quota;
 mod range_stream;
 mod snapshot;
 pub mod status;
+mod stream;
 mod watch;
 pub mod wire;
 
 use crate::serving::Shared;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _};
 pub(crate) use snapshot::STREAMS_MAX as SNAPSHOT_STREAMS_MAX;
 use status::Error;
 use std::sync::Arc;
@@ -44,6 +48,7 @@ where
     S: Stream<Item = Result<T, Status>> + Send,
 {
     let own = Arc::clone(shared);
-    let end = stream::once(async move { own.is_stopping().then(|| Err(Error::Stopped.status())) });
+    let end =
+        futures_util::stream::once(async move { own.is_stopping().then(|| Err(Error::Stopped.status())) });
     replies.take_until(shared.stopped()).chain(end.filter_map(std::future::ready))
 }

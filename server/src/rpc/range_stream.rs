@@ -63,11 +63,12 @@ impl RangeStream {
         }
         self.advance(&reply);
         self.over |= !in_parts;
-        let mut response = wire::range_reply(&reply, None);
+        let more = reply.more;
+        let mut response = wire::range_reply(reply, None);
         (response.more, response.count) = (false, 0);
         if self.over {
             response.header = header(&self.shared, current);
-            response.more = reply.more;
+            response.more = more;
             response.count = count;
         }
         Ok(pb::RangeStreamResponse { range_response: Some(response) })

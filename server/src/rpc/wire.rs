@@ -18,7 +18,6 @@ use coffer_engine::command::{
 };
 use coffer_engine::mvcc::{Event, EventKind, KeyRange, KeyValue};
 use prost::encoding;
-use std::sync::Arc;
 
 /// The field of a WatchResponse that holds its events.
 const WATCH_RESPONSE_EVENTS: u32 = 11;
@@ -188,13 +187,22 @@ pub(crate) fn key_value(kv: &KeyValue) -> mvccpb::KeyValue {
     }
 }
 
-fn key_values(kvs: &[Arc<KeyValue>]) -> Vec<mvccpb::KeyValue> {
-    kvs.iter().map(|kv| key_value(kv)).collect()
+/// A key-value that nobody else has.
+fn own_key_value(kv: KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: kv.key,
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        value: kv.value,
+        lease: kv.lease,
+    }
 }
 
 /// An answer to a range.
-pub(crate) fn range_reply(reply: &RangeReply, header: Option<ResponseHeader>) -> pb::RangeResponse {
-    pb::RangeResponse { header, kvs: key_values(&reply.kvs), more: reply.more, count: reply.count }
+pub(crate) fn range_reply(reply: RangeReply, header: Option<ResponseHeader>) -> pb::RangeResponse {
+    let kvs = reply.kvs.into_iter().map(own_key_value).collect();
+    pb::RangeResponse { header, kvs, more: reply.more, count: reply.count }
 }
 
 /// An answer to a put.
@@ -207,24 +215,28 @@ pub(crate) fn delete_range_reply(
     reply: &DeleteRangeReply,
     header: Option<ResponseHeader>,
 ) -> pb::DeleteRangeResponse {
-    pb::DeleteRangeResponse { header, deleted: reply.deleted, prev_kvs: key_values(&reply.prev_kvs) }
+    let prev_kvs = reply.prev_kvs.iter().map(|kv| key_value(kv)).collect();
+    pb::DeleteRangeResponse { header, deleted: reply.deleted, prev_kvs }
 }
 
 /// An answer to a txn. The answers inside have a header with a revision alone.
-pub(crate) fn txn_reply(reply: &TxnReply, header: Option<ResponseHeader>) -> pb::TxnResponse {
-    let responses = reply.responses.iter().map(txn_op_reply).collect();
+pub(crate) fn txn_reply(reply: TxnReply, header: Option<ResponseHeader>) -> pb::TxnResponse {
+    let responses = reply.responses.into_iter().map(txn_op_reply).collect();
     pb::TxnResponse { header, succeeded: reply.succeeded, responses }
 }
 
-fn txn_op_reply(reply: &TxnOpReply) -> pb::ResponseOp {
+fn txn_op_reply(reply: TxnOpReply) -> pb::ResponseOp {
     let at = |revision| Some(ResponseHeader { revision, ..ResponseHeader::default() });
     let response = match reply {
-        TxnOpReply::Range(reply) => OpReply::ResponseRange(range_reply(reply, at(reply.current_revision))),
-        TxnOpReply::Put { revision, reply } => OpReply::ResponsePut(put_reply(reply, at(*revision))),
-        TxnOpReply::DeleteRange { revision, reply } => {
-            OpReply::ResponseDeleteRange(delete_range_reply(reply, at(*revision)))
+        TxnOpReply::Range(reply) => {
+            let revision = reply.current_revision;
+            OpReply::ResponseRange(range_reply(reply, at(revision)))
         }
-        TxnOpReply::Txn { revision, reply } => OpReply::ResponseTxn(txn_reply(reply, at(*revision))),
+        TxnOpReply::Put { revision, reply } => OpReply::ResponsePut(put_reply(&reply, at(revision))),
+        TxnOpReply::DeleteRange { revision, reply } => {
+            OpReply::ResponseDeleteRange(delete_range_reply(&reply, at(revision)))
+        }
+        TxnOpReply::Txn { revision, reply } => OpReply::ResponseTxn(txn_reply(reply, at(revision))),
     };
     pb::ResponseOp { response: Some(response) }
 }
@@ -252,8 +264,9 @@ mod tests {
 
     #[test]
     fn an_encoded_event_is_the_field_of_a_watch_response() {
-        let kv =
-            |revision| Arc::new(KeyValue { key: "k".into(), mod_revision: revision, ..KeyValue::default() });
+        let kv = |revision| {
+            std::sync::Arc::new(KeyValue { key: "k".into(), mod_revision: revision, ..KeyValue::default() })
+        };
         let event = Event { kind: EventKind::Delete, kv: kv(7), prev_kv: Some(kv(5)) };
         let decode = |bytes: Bytes| pb::WatchResponse::decode(bytes).unwrap().events;
         let with = decode(encode_event(&event, true));

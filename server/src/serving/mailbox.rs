@@ -9,10 +9,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// Batches of events kept for a thread that does not fetch them: at the pace of a fast disk about a second's worth.
 /// Beyond it they are dropped, and the watchers read history.
 const EVENT_BATCHES_MAX: usize = 16_384;
+/// How late a deadline may be noticed: clients have clocks of their own.
+const DEADLINE_LATE: Duration = Duration::from_millis(20);
 
 /// A serving thread's mailbox.
 pub struct Mailbox {
@@ -35,6 +38,20 @@ struct Posted {
 struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Those of them that say what is to be done with the answer.
+    then: usize,
+    /// When their deadlines are looked at.
+    look_at: Option<Instant>,
+}
+
+impl Slots {
+    /// The slot is free, and an answer that comes late finds another generation.
+    fn give_back(&mut self, number: u32) -> State {
+        let slot = &mut self.slots[number as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(number);
+        std::mem::replace(&mut slot.state, State::Free)
+    }
 }
 
 struct Slot {
@@ -46,13 +63,19 @@ enum State {
     Free,
     Waiting(Option<Waker>),
     Ready(Outcome),
+    Then { answer: Answer, deadline: Instant },
 }
+
+/// What is done with an answer, on the serving thread; `None`: there was none before the deadline.
+type Answer = Box<dyn FnOnce(Option<Outcome>) + Send>;
 
 /// A place where one answer will land. Awaiting it gives the answer; dropping it gives the place back.
 pub struct Ticket {
     mailbox: Arc<Mailbox>,
     slot: u32,
     generation: u32,
+    /// The slot takes care of itself.
+    given: bool,
 }
 
 impl Mailbox {
@@ -81,7 +104,7 @@ impl Mailbox {
         };
         let entry = &mut slots.slots[slot as usize];
         entry.state = State::Waiting(None);
-        Some(Ticket { mailbox: Arc::clone(self), slot, generation: entry.generation })
+        Some(Ticket { mailbox: Arc::clone(self), slot, generation: entry.generation, given: false })
     }
 
     /// Makes the pump look.
@@ -99,26 +122,67 @@ impl Mailbox {
         })
     }
 
-    /// Puts posted answers into their slots and wakes who waits there; returns the events, and whether some were lost.
+    /// Puts posted answers into their slots and wakes who waits there, or does what is to be done with them; returns the
+    /// events, and whether some were lost.
     pub(super) fn drain(&self) -> (Vec<Arc<EventBatch>>, bool) {
         let posted = std::mem::take(&mut *self.posted.lock());
         if !posted.answers.is_empty() {
-            let mut wakers = Vec::with_capacity(posted.answers.len());
-            let mut slots = self.slots.lock();
-            for (reply_to, outcome) in posted.answers {
-                let Some(slot) = slots.slots.get_mut(reply_to.slot as usize) else { continue };
-                if slot.generation != reply_to.generation {
-                    continue;
-                }
-                if let State::Waiting(Some(waker)) = std::mem::replace(&mut slot.state, State::Ready(outcome))
-                {
-                    wakers.push(waker);
-                }
-            }
-            drop(slots);
-            wakers.into_iter().for_each(Waker::wake);
+            self.deliver(posted.answers);
         }
         (posted.events, posted.missed)
+    }
+
+    fn deliver(&self, answers: Vec<(ReplyTo, Outcome)>) {
+        let mut wakers = Vec::new();
+        let mut told = Vec::with_capacity(answers.len());
+        let mut slots = self.slots.lock();
+        for (reply_to, outcome) in answers {
+            let Some(slot) = slots.slots.get_mut(reply_to.slot as usize) else { continue };
+            if slot.generation != reply_to.generation {
+                continue;
+            }
+            if matches!(slot.state, State::Then { .. }) {
+                slots.then -= 1;
+                if let State::Then { answer, .. } = slots.give_back(reply_to.slot) {
+                    told.push((answer, outcome));
+                }
+                continue;
+            }
+            if let State::Waiting(Some(waker)) = std::mem::replace(&mut slot.state, State::Ready(outcome)) {
+                wakers.push(waker);
+            }
+        }
+        drop(slots);
+        wakers.into_iter().for_each(Waker::wake);
+        told.into_iter().for_each(|(answer, outcome)| answer(Some(outcome)));
+    }
+
+    /// Tells those whose deadline is over that there is no answer; how long until this is to be done again.
+    pub(super) fn expire(&self, now: Instant) -> Option<Duration> {
+        let mut slots = self.slots.lock();
+        let look_at = slots.look_at?;
+        if now < look_at {
+            return Some(look_at - now);
+        }
+        let is_late = |slot: &Slot| matches!(slot.state, State::Then { deadline, .. } if deadline <= now);
+        let late: Vec<usize> = slots
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| is_late(slot))
+            .map(|(place, _)| place)
+            .collect();
+        slots.then -= late.len();
+        let given_up: Vec<State> = late.into_iter().map(|place| slots.give_back(place as u32)).collect();
+        slots.look_at = (slots.then > 0).then_some(now + DEADLINE_LATE);
+        let again = slots.look_at.map(|_| DEADLINE_LATE);
+        drop(slots);
+        for state in given_up {
+            if let State::Then { answer, .. } = state {
+                answer(None);
+            }
+        }
+        again
     }
 }
 
@@ -149,6 +213,29 @@ impl Ticket {
     pub fn reply_to(&self) -> ReplyTo {
         ReplyTo { mailbox: self.mailbox.number, slot: self.slot, generation: self.generation }
     }
+
+    /// Instead of waiting: what is to be done when the answer is there, or (with `None`) the deadline over. It runs on the
+    /// thread that takes the mailbox's posts, among others of its kind, and must not take long; the slot is free by then.
+    pub fn then(mut self, deadline: Instant, answer: impl FnOnce(Option<Outcome>) + Send + 'static) {
+        let mut slots = self.mailbox.slots.lock();
+        let state = &mut slots.slots[self.slot as usize].state;
+        if let State::Ready(outcome) = std::mem::replace(state, State::Waiting(None)) {
+            drop(slots);
+            return answer(Some(outcome));
+        }
+        *state = State::Then { answer: Box::new(answer), deadline };
+        slots.then += 1;
+        let first = slots.look_at.is_none();
+        if first {
+            slots.look_at = Some(Instant::now() + DEADLINE_LATE);
+        }
+        drop(slots);
+        self.given = true;
+        if first {
+            // the pump is to look at its clock from now on
+            self.mailbox.signal();
+        }
+    }
 }
 
 impl Future for Ticket {
@@ -163,7 +250,7 @@ impl Future for Ticket {
                 slot.state = State::Waiting(Some(waker));
                 Poll::Pending
             }
-            State::Waiting(_) | State::Free => {
+            State::Waiting(_) | State::Free | State::Then { .. } => {
                 slot.state = State::Waiting(Some(cx.waker().clone()));
                 Poll::Pending
             }
@@ -173,11 +260,9 @@ impl Future for Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut slots = self.mailbox.slots.lock();
-        let slot = &mut slots.slots[self.slot as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.state = State::Free;
-        slots.free.push(self.slot);
+        if !self.given {
+            drop(self.mailbox.slots.lock().give_back(self.slot));
+        }
     }
 }
 
@@ -254,5 +339,47 @@ mod tests {
         assert!(events.is_empty());
         assert!(missed);
         assert!(!mailbox.drain().1, "told once");
+    }
+
+    #[test]
+    fn what_is_to_be_done_with_an_answer_is_done_once() {
+        let mailbox = Arc::new(Mailbox::new(0, 1));
+        let (told, heard) = std::sync::mpsc::channel();
+        let far = Instant::now() + Duration::from_secs(3_600);
+        for early in [false, true] {
+            let ticket = mailbox.ticket().unwrap();
+            let reply_to = ticket.reply_to();
+            let told = told.clone();
+            if early {
+                answer(&mailbox, reply_to, 7);
+            }
+            ticket.then(far, move |outcome| told.send(index(outcome)).unwrap());
+            answer(&mailbox, reply_to, 7);
+            answer(&mailbox, reply_to, 8);
+            assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Some(7)], "early: {early}");
+        }
+        assert!(mailbox.ticket().is_some(), "the slot is free");
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_given_up_at_its_deadline() {
+        let mailbox = Arc::new(Mailbox::new(0, 2));
+        let (told, heard) = std::sync::mpsc::channel();
+        let now = Instant::now();
+        assert!(mailbox.expire(now).is_none());
+        let mut replies = Vec::new();
+        for seconds in [1, 3_600] {
+            let (ticket, told) = (mailbox.ticket().unwrap(), told.clone());
+            replies.push(ticket.reply_to());
+            let deadline = now + Duration::from_secs(seconds);
+            ticket.then(deadline, move |outcome| told.send((seconds, outcome.is_some())).unwrap());
+        }
+        assert!(mailbox.expire(now).is_some(), "it is not time");
+        assert!(heard.try_recv().is_err());
+        assert!(mailbox.expire(now + Duration::from_secs(2)).is_some(), "one is left");
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [(1, false)]);
+        replies.into_iter().for_each(|reply_to| answer(&mailbox, reply_to, 1));
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [(3_600, true)]);
+        assert!(mailbox.expire(now + Duration::from_secs(3)).is_none(), "none is left");
     }
 }

@@ -29,7 +29,8 @@ pub async fn pump(serving: Arc<Serving>) {
             continue;
         }
         let tick = step.next_tick.map(|at| Duration::from_micros(at.saturating_sub(shared.now())));
-        let wait = tick.map_or(leader.wait(), |tick| tick.min(leader.wait()));
+        let late = serving.mailbox.expire(Instant::now().into_std());
+        let wait = [tick, late].into_iter().flatten().fold(leader.wait(), Duration::min);
         // Whether it was the signal or the time does not matter: everything is looked at.
         let _ = tokio::time::timeout(wait, serving.mailbox.signalled()).await;
     }

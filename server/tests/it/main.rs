@@ -5,6 +5,7 @@ mod binary;
 mod check_cli;
 mod compaction;
 mod damage;
+mod door;
 mod errors;
 mod formats;
 mod full;

@@ -19,6 +19,7 @@
 //! - Frames may be cut anywhere; nothing is allocated or copied beyond a header cut in two; the clock is read only for
 //!   pings and when the free frames are used up.
 
+use super::super::greeting::PREFACE;
 use std::time::{Duration, Instant};
 
 /// Control frames without a cause in any second. A client has a few at its start (SETTINGS, a window, at most a dozen
@@ -40,8 +41,6 @@ const PING_STRIKES_MAX: u32 = 2;
 /// Pings that frames sent excuse at most: a client may send those late, when it reads what it has buffered.
 const PINGS_EXCUSED_MAX: u32 = 16;
 
-/// What an HTTP/2 client says first (RFC 9113, 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
 
 const DATA: u8 = 0;
