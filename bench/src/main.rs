@@ -1,6 +1,7 @@
 //! `coffer-bench`: measures a running member from outside.
 
 use clap::{Parser, Subcommand};
+use coffer_bench::compare::{self, CompareOptions};
 use coffer_bench::load::{self, LoadOptions};
 use coffer_bench::null::{self, NullOptions};
 use coffer_bench::stalls::{self, StallOptions};
@@ -19,6 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs coffer, etcd and null servers under the same work, and writes a report with plots.
+    Compare(CompareOptions),
     /// Drives an endpoint with puts and ranges and prints what they took.
     Load(LoadOptions),
     /// Answers Range and Put and does nothing: what a request costs at the least.
@@ -29,6 +32,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Compare(options) => compare::run(&options),
         Command::Load(options) => load::run(&options),
         Command::Null(options) => null::run(&options),
         Command::Stalls(options) => stalls::run(&options),
