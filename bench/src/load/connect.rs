@@ -1,5 +1,6 @@
 //! Endpoints, and the connections to those that are driven.
 
+use super::socket::Gathering;
 use super::wire::{H2, Wire};
 use super::{Client, Failed, LoadOptions, To, tls};
 use coffer_server::proto::etcdserverpb as pb;
@@ -66,10 +67,10 @@ impl Target {
     async fn dial_patiently(&self) -> Result<Box<dyn Socket>, Failed> {
         let stream = TcpStream::connect(self.address()).await?;
         stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let Some(tls) = &self.tls else { return Ok(Box::new(Gathering::new(stream))) };
         let host = self.origin.host().unwrap_or_default().trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned())?;
-        Ok(Box::new(tls.connect(name, stream).await?))
+        Ok(Box::new(Gathering::new(tls.connect(name, stream).await?)))
     }
 
     /// A connection for tonic's clients.
@@ -110,7 +111,7 @@ impl Network {
             let target = &targets[number % targets.len()];
             wires.push(match options.client {
                 Client::Tonic => Wire::tonic(target.channel().await?),
-                Client::H2 => Wire::H2(H2::connect(target).await?),
+                Client::H2 => Wire::H2(H2::greet(target.dial().await?, &target.origin).await?),
             });
         }
         Ok(Network { control: targets[0].channel().await?, wires })

@@ -10,7 +10,7 @@
 //! | room | what it does |
 //! |---|---|
 //! | `options` | what can be asked of a run |
-//! | `connect`, `tls` | endpoints, which of them are driven, connections |
+//! | `connect`, `socket`, `tls` | endpoints, which of them are driven, connections |
 //! | `wire`, `answer` | requests and answers, on tonic and on bare h2 |
 //! | `drive`, `pace` | a run: whose turn it is, what it took |
 //! | `worker` | a client and its next request |
@@ -28,6 +28,7 @@ mod options;
 mod pace;
 mod process;
 pub(crate) mod report;
+mod socket;
 mod tls;
 mod watch;
 mod wire;

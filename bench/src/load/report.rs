@@ -63,12 +63,16 @@ fn print_usage(options: &LoadOptions, measured: &Measured) {
         if is_watched(options) { ("event", measured.events.len()) } else { ("request", requests(measured)) };
     for (name, usage) in [("server", &measured.server), ("load", &measured.own)] {
         if let Some(usage) = usage {
-            println!(
-                "{name:6} {:.1} us CPU per {unit}, {} MB anonymous, {} MB resident, {} bytes written per put",
+            print!(
+                "{name:6} {:.1} us CPU per {unit}, {} MB anonymous, {} MB resident",
                 usage.cpu_seconds * 1e6 / units.max(1) as f64,
                 usage.anonymous_bytes / 1_000_000,
                 usage.resident_bytes / 1_000_000,
-                usage.written_bytes / measured.puts.len().max(1),
+            );
+            let written = u64::checked_div(usage.written_bytes, measured.puts.len());
+            println!(
+                "{}",
+                written.map_or_else(String::new, |bytes| format!(", {bytes} bytes written per put"))
             );
         }
     }

@@ -11,7 +11,6 @@
 
 use super::Failed;
 use super::answer::{Found, Lease, acknowledged};
-use super::connect::Target;
 use crate::grpc::{self, Messages};
 use bytes::{Bytes, BytesMut};
 use coffer_server::proto::etcdserverpb as pb;
@@ -23,6 +22,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use prost::Message;
 use std::future::poll_fn;
 use std::rc::Rc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Channel;
 
 /// The windows of a stream and of a connection.
@@ -164,16 +164,19 @@ impl Heads {
 }
 
 impl H2 {
-    /// Connects; the connection is driven on this thread. To be called within a `LocalSet`.
-    pub(super) async fn connect(target: &Target) -> Result<H2, Failed> {
+    /// Begins to speak on a connection, which is driven on this thread. To be called within a `LocalSet`.
+    pub(super) async fn greet<S>(socket: S, origin: &Uri) -> Result<H2, Failed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .handshake::<_, Bytes>(target.dial().await?)
+            .handshake::<_, Bytes>(socket)
             .await?;
         // whoever waits for an answer is told why there is none
         tokio::task::spawn_local(async move { drop(connection.await) });
-        Ok(H2 { send, heads: Rc::new(Heads::new(&target.origin)?), out: BytesMut::new() })
+        Ok(H2 { send, heads: Rc::new(Heads::new(origin)?), out: BytesMut::new() })
     }
 
     async fn begin(&mut self, call: Call) -> Result<(ResponseFuture, SendStream<Bytes>), Failed> {
