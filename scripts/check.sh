@@ -76,10 +76,16 @@ step_planted() {
     scripts/planted.sh --sample
 }
 
-# The bench programs must build and run; no figure is judged here.
+# The bench programs must build and run, and the report of a comparison must be whole; no figure is judged here.
 step_bench() {
     cargo bench --profile ci -p coffer-bench -- --test
     cargo run --quiet --manifest-path bench/peers/Cargo.toml -- --keys 2000 --overwrites 2000 --gets 2000
+    scripts/peers.sh etcd >"$work/peers.log" 2>&1 || { cat "$work/peers.log"; return 1; }
+    # built for the benches above; the server only if the steps before were left out
+    [[ -x $COFFER_BIN ]] || step_binary
+    export COFFER_BENCH=$CARGO_TARGET_DIR/ci/coffer-bench
+    scripts/compare.sh --quick --out "$work/compare"
+    "$COFFER_BENCH" compare --verify "$work/compare"
 }
 
 steps=(fmt test clippy doc binary syscalls full_disk etcdctl backup kubernetes fuzz planted bench)
