@@ -13,8 +13,10 @@
 //! - Every connection has HTTP/2's limits from the configuration.
 //!
 //! It leaves to others: what is said on a connection ([`crate::rpc::door`]); pings, floods of control frames and silent
-//! clients (`guard`); which HTTP a client speaks (`greeting`); HTTP/2's streams (`http2`).
+//! clients (`guard`); which HTTP a client speaks (`greeting`); HTTP/2's streams (`http2`), and how its frames
+//! leave together (`cork`).
 
+mod cork;
 mod greeting;
 mod guard;
 mod http2;

@@ -3,6 +3,7 @@
 //! All requests that have arrived are taken before the first of them is served, so that answers that are known at once leave
 //! together, in one write.
 
+use super::cork::{Cork, Corked, cork};
 use super::guard::Heard;
 use crate::rpc::door::Door;
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::Request;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,13 +43,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut told = stop.clone();
+    let (corked, cork) = cork(socket);
+    let mut handshake = pin!(terms.0.handshake::<_, Bytes>(corked));
+    let greeted = poll_fn(|cx| {
+        let greeted = handshake.as_mut().poll(cx);
+        // an error shows at the next read or write, too
+        let _ = cork.pull(cx);
+        greeted
+    });
     let mut connection = tokio::select! {
-        connection = terms.0.handshake::<_, Bytes>(socket) => connection?,
+        connection = greeted => connection?,
         _ = told.wait_for(|stop| *stop) => return Ok(()),
     };
     let pings = connection.ping_pong();
     let alive = terms.1.zip(pings).map(|(patience, pings)| Alive::new(patience, pings, heard));
-    let mut speaking = Speaking { connection, door, alive, arrived: Vec::new() };
+    let mut speaking = Speaking { connection, cork, door, alive, arrived: Vec::new() };
     tokio::select! {
         result = poll_fn(|cx| speaking.poll(cx)) => return result,
         _ = told.wait_for(|stop| *stop) => {}
@@ -58,7 +67,8 @@ where
 }
 
 struct Speaking<S> {
-    connection: Connection<S, Bytes>,
+    connection: Connection<Corked<S>, Bytes>,
+    cork: Cork<S>,
     door: Door,
     alive: Option<Alive>,
     /// Requests that were taken and not served yet.
@@ -87,6 +97,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Speaking<S> {
                 break Poll::Pending;
             }
         };
+        if let Poll::Ready(Err(error)) = self.cork.pull(cx)
+            && ended.is_pending()
+        {
+            return Poll::Ready(Err(error.into()));
+        }
         if ended.is_pending() && self.alive.as_mut().is_some_and(|alive| alive.poll(cx).is_ready()) {
             return Poll::Ready(Err("the client answers no pings".into()));
         }
