@@ -11,8 +11,9 @@ pub(super) const FIRST: &[u8] = PREFIX;
 pub(super) const END: &[u8] = b"bench0";
 /// Digits of the largest number.
 const DIGITS_MAX: usize = 20;
-/// Bytes from which values are cut, besides the longest value: so many that two requests seldom have the same.
-const SUPPLY_BYTES: usize = 1 << 20;
+/// Places in a supply of bytes where values begin: so many that two requests seldom have the same, so few that the supply stays
+/// in a core's cache.
+const SUPPLY_BYTES: usize = 32 << 10;
 /// Room for keys that is made at once.
 const ROOM_BYTES: usize = 4 << 10;
 
@@ -189,7 +190,7 @@ mod tests {
         let values = Values::new(256, 1);
         assert_eq!((values.value(1).len(), Values::new(0, 1).value(1).len()), (256, 0));
         let different: HashSet<Bytes> = (0..1_000).map(|drawn| values.value(drawn)).collect();
-        assert!(different.len() > 990);
+        assert!(different.len() > 950);
     }
 
     #[test]

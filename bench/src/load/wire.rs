@@ -190,7 +190,7 @@ impl H2 {
         let framed = self.out.split().freeze();
         let (response, mut stream) = self.begin(call).await?;
         stream.send_data(framed, true)?;
-        let mut body = body(response).await?;
+        let (head, mut body) = response.await?.into_parts();
         let (mut messages, mut answer, mut held) = (Messages::default(), None, 0);
         while let Some(part) = body.data().await {
             let part = part?;
@@ -201,7 +201,8 @@ impl H2 {
             messages.push(part);
             answer = answer.or(messages.next()?);
         }
-        end(&mut body).await?;
+        // a call that was refused at once has nothing behind its head
+        grpc::check(&body.trailers().await?.unwrap_or(head.headers))?;
         answer.ok_or_else(|| "an answer without a message".into())
     }
 
@@ -209,26 +210,6 @@ impl H2 {
         let (response, sender) = self.begin(call).await?;
         let messages = Messages::default();
         Ok(Duplex { sender, out: BytesMut::new(), response: Some(response), body: None, messages })
-    }
-}
-
-/// Waits for the head of an answer.
-///
-/// # Errors
-/// There is nothing behind it but a refusal.
-async fn body(response: ResponseFuture) -> Result<RecvStream, Failed> {
-    let (head, body) = response.await?.into_parts();
-    if head.headers.contains_key("grpc-status") {
-        grpc::check(&head.headers)?;
-    }
-    Ok(body)
-}
-
-/// What the call has come to, once its body is read.
-async fn end(body: &mut RecvStream) -> Result<(), Failed> {
-    match body.trailers().await? {
-        Some(trailers) => grpc::check(&trailers),
-        None => Ok(()),
     }
 }
 
@@ -255,7 +236,11 @@ impl Duplex {
     /// There will be none.
     pub(super) async fn next(&mut self) -> Result<Bytes, Failed> {
         if let Some(response) = self.response.take() {
-            self.body = Some(body(response).await?);
+            let (head, body) = response.await?.into_parts();
+            if head.headers.contains_key("grpc-status") {
+                grpc::check(&head.headers)?;
+            }
+            self.body = Some(body);
         }
         let body = self.body.as_mut().ok_or("a stream that was refused")?;
         loop {
@@ -267,7 +252,9 @@ impl Duplex {
             body.flow_control().release_capacity(part.len())?;
             self.messages.push(part);
         }
-        end(body).await?;
+        if let Some(trailers) = body.trailers().await? {
+            grpc::check(&trailers)?;
+        }
         Err("the server ended the stream".into())
     }
 }
