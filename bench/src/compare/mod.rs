@@ -150,6 +150,10 @@ pub fn run(options: &CompareOptions) -> Result<(), Failed> {
     if let Some(directory) = &options.render {
         return render(&Data::read(&directory.join("data.json"))?, directory);
     }
+    compare(options)
+}
+
+fn compare(options: &CompareOptions) -> Result<(), Failed> {
     child::end_all_on_signals()?;
     let begun = Instant::now();
     let work = Work::new(options.data.as_deref())?;

@@ -71,11 +71,16 @@ const VALUE_BYTES: u64 = 256;
 const LIST_CLIENTS: u64 = 32;
 /// Requests a second of the open loop.
 const OPEN_RATE: u64 = 5_000;
+/// It runs for so many times as long as the others, for a stall to have a chance.
+const OPEN_TIMES: f64 = 3.0;
+/// Clients of a run with values of many sizes: so few that the largest values of all of them are no reason to refuse any.
+const VALUE_CLIENTS: u64 = 16;
 /// Bytes of values in a run with values of one size: enough that none is put twice in a row.
 const VALUES_BYTES: u64 = 256 << 20;
-/// Events that a fan-out delivers for each second of a run, about; and puts at the most, since they wait for the disk.
-const EVENTS_PER_SECOND: f64 = 100_000.0;
-const WATCHED_PUTS_PER_SECOND: f64 = 1_000.0;
+/// Events that a fan-out delivers for each second of a run, about: as many as make some tenths of a second of CPU; and puts
+/// at the most, since they wait for the disk.
+const EVENTS_PER_SECOND: f64 = 1_000_000.0;
+const WATCHED_PUTS_PER_SECOND: f64 = 2_000.0;
 /// Clients that put what is watched.
 const WATCHED_CLIENTS: u64 = 4;
 
@@ -143,47 +148,57 @@ impl Sizes {
 
     /// The standard run.
     pub(super) fn standard(&self) -> Vec<Phase> {
-        let null = |step: Step| Step { null: true, ..step };
-        let many = format!("{CLIENTS} clients");
-        let writes = vec![
-            self.fill(),
-            null(self.by("put", "put", "put", CLIENTS)),
-            Step { floor: true, ..null(self.by("put-1", "put", "put", 1)) },
-            self.step("txn", &format!("compare and put, {many}"), "txn", &["put"]),
-            self.step("mixed", &format!("mixed, {many}"), "mixed", &["put", "range"]),
-        ];
-        let mut reads = vec![
-            null(self.by("range", "range", "range", CLIENTS)),
-            self.step("serializable", &format!("serializable range, {many}"), "serializable", &["range"]),
-            null(self.by("range-1", "range", "range", 1)),
-            self.list("list"),
-            self.count("count", self.keys),
-            Step {
-                clients: LIST_CLIENTS,
-                ..self.step("page", &format!("pages of 500 keys, {LIST_CLIENTS} clients"), "page", &["range"])
-            }
-            .with(&["--limit", "500"]),
-        ];
-        reads.extend([1, 100, 1_000].map(|watchers| self.watch(watchers)));
-        let leases =
-            self.step("keep-alive", &format!("keep-alive, {CLIENTS} streams"), "keep-alive", &["lease"]);
-        reads.push(leases.with(&["--leases", &CLIENTS.to_string()]));
-        let open = self.step(
-            "open",
-            &format!("open loop, {} a second, mixed", thousands(OPEN_RATE)),
-            "mixed",
-            &["put", "range"],
-        );
-        let open = Step { seconds: self.seconds * 3.0, ..open };
-        reads.push(open.with(&["--rate", &OPEN_RATE.to_string()]));
+        let mut reads = self.reads();
+        reads.extend(self.streams());
         if let Some(keys) = self.counted_keys {
             let title = format!("fill {} keys in order", thousands(keys));
             reads.push(Step { keys, ..self.step("fill-more", &title, "fill", &["put"]) });
             reads.push(self.count("count-more", keys));
         }
         // last, for the leases stay
-        reads.push(self.step("lease-grant", &format!("lease grant, {many}"), "lease-grant", &["lease"]));
-        vec![Phase { fresh: true, steps: writes }, Phase { fresh: false, steps: reads }]
+        let title = format!("lease grant, {CLIENTS} clients");
+        reads.push(self.step("lease-grant", &title, "lease-grant", &["lease"]));
+        vec![Phase { fresh: true, steps: self.writes() }, Phase { fresh: false, steps: reads }]
+    }
+
+    fn writes(&self) -> Vec<Step> {
+        let null = |step: Step| Step { null: true, ..step };
+        let many = format!("{CLIENTS} clients");
+        vec![
+            self.fill(),
+            null(self.by("put", "put", "put", CLIENTS)),
+            Step { floor: true, ..null(self.by("put-1", "put", "put", 1)) },
+            self.step("txn", &format!("compare and put, {many}"), "txn", &["put"]),
+            self.step("mixed", &format!("mixed, {many}"), "mixed", &["put", "range"]),
+        ]
+    }
+
+    fn reads(&self) -> Vec<Step> {
+        let null = |step: Step| Step { null: true, ..step };
+        let serializable = format!("serializable range, {CLIENTS} clients");
+        let pages = format!("pages of 500 keys, {LIST_CLIENTS} clients");
+        let page = Step { clients: LIST_CLIENTS, ..self.step("page", &pages, "page", &["range"]) };
+        vec![
+            null(self.by("range", "range", "range", CLIENTS)),
+            self.step("serializable", &serializable, "serializable", &["range"]),
+            null(self.by("range-1", "range", "range", 1)),
+            self.list("list"),
+            self.count("count", self.keys),
+            page.with(&["--limit", "500"]),
+        ]
+    }
+
+    /// Events, renewals, and the open loop.
+    fn streams(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> = [1, 100, 1_000].map(|watchers| self.watch(watchers)).into();
+        let title = format!("keep-alive, {CLIENTS} streams");
+        let leases = self.step("keep-alive", &title, "keep-alive", &["lease"]);
+        steps.push(leases.with(&["--leases", &CLIENTS.to_string()]));
+        let title = format!("open loop, {}/s, mixed", thousands(OPEN_RATE));
+        let open = self.step("open", &title, "mixed", &["put", "range"]);
+        let open = Step { seconds: self.seconds * OPEN_TIMES, ..open };
+        steps.push(open.with(&["--rate", &OPEN_RATE.to_string()]));
+        steps
     }
 
     /// A scale run.
@@ -235,12 +250,12 @@ impl Sizes {
     fn scale_value(&self, bytes: u64) -> [Phase; 2] {
         let sizes = Sizes { keys: (VALUES_BYTES / bytes).clamp(64, self.keys.max(64)), ..*self };
         let at = |step: Step| Step { value_bytes: bytes, ..step }.at(bytes);
-        let fill = sizes.fill();
+        let fill = Step { clients: VALUE_CLIENTS, ..sizes.fill() };
         let writes = vec![
             at(Step { info: StepInfo { name: format!("fill/{bytes}"), ..fill.info.clone() }, ..fill }),
-            at(sizes.by(&format!("put/{bytes}"), "put", "put", CLIENTS)),
+            at(sizes.by(&format!("put/{bytes}"), "put", "put", VALUE_CLIENTS)),
         ];
-        let reads = vec![at(sizes.by(&format!("range/{bytes}"), "range", "range", CLIENTS))];
+        let reads = vec![at(sizes.by(&format!("range/{bytes}"), "range", "range", VALUE_CLIENTS))];
         [Phase { fresh: true, steps: writes }, Phase { fresh: false, steps: reads }]
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn write(data: &Data, directory: &Path) -> Result<(), Failed> {
 fn draw(data: &Data, name: &str) -> Result<String, Failed> {
     let rate = (
         "Throughput",
-        "operations a second; the line across a bar's end goes from the lowest round to the highest",
+        "operations a second; a line goes from the lowest round to the highest, where there are several",
     );
     let cpu = ("CPU of the server", "microseconds for one operation; less is better");
     match (name, &data.scale) {
@@ -224,7 +224,8 @@ fn over_time(data: &Data) -> Result<String, Failed> {
     let seconds = runs.iter().map(Vec::len).max().unwrap_or(1);
     let mut out = String::new();
     let canvas = Canvas::new(&mut out, panels.whole(servers.len()))?;
-    let below = "the longest request of those due in each second, in open loop; a curve for each round; bound of a stall: 50 ms";
+    let below = "the longest request of those due in each second, in open loop; a curve for each round; \
+                 bound of a stall: 50 ms";
     canvas.heading("Latency over time", below, &servers)?;
     for (number, &server) in servers.iter().enumerate() {
         let origin = panels.origin(number);
@@ -279,7 +280,7 @@ fn curves(data: &Data, group: &str, measure: Measure, pale: bool) -> Vec<Curve> 
 
 fn rate_curves(data: &Data) -> Vec<Group> {
     let group = |group: &str| -> Group {
-        (group.to_owned(), figures::short, curves(data, group, Measure::Rate, false))
+        (group.to_owned(), |rate| size(rate, false), curves(data, group, Measure::Rate, false))
     };
     data.groups().into_iter().map(group).collect()
 }
@@ -335,7 +336,7 @@ fn scaled(
     Ok(out)
 }
 
-/// A size on an axis: `64`, `10k`, `1M`, `4 KiB`.
+/// A size or a rate on an axis: `64`, `10k`, `1M`, `4 KiB`.
 fn size(figure: f64, bytes: bool) -> String {
     let whole = |unit: f64, name: &str| {
         (figure >= unit && figure % unit == 0.0).then(|| format!("{:.0}{name}", figure / unit))
