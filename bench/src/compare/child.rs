@@ -114,7 +114,7 @@ impl Drop for Process {
 /// The shell's own, because std only knows how to kill.
 fn signal(name: &str, pid: u32) {
     let script = format!("kill -{name} {pid}");
-    drop(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status());
+    drop(Command::new("/bin/sh").args(["-c", &script]).stderr(Stdio::null()).status());
 }
 
 /// From now on an interrupt or a request to end kills what was started, and then ends this process.
@@ -149,7 +149,7 @@ mod tests {
 
     fn shell(script: &str) -> (Process, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let process = Process::start(Command::new("sh").args(["-c", script]), &dir.path().join("log"));
+        let process = Process::start(Command::new("/bin/sh").args(["-c", script]), &dir.path().join("log"));
         (process.unwrap(), dir)
     }
 
