@@ -7,12 +7,13 @@
 //! | door | what answers |
 //! |---|---|
 //! | tonic | hyper and the service that tonic generates: the road of coffer's own services |
-//! | h2 | the h2 crate alone; headers, message and trailers of an answer put together by hand |
+//! | h2 | the h2 crate alone, behind coffer's cork; headers, message and trailers of an answer put together by hand |
 
 use crate::grpc::{Messages, put_content_type, put_message};
 use crate::load::Failed;
 use bytes::{Bytes, BytesMut};
 use clap::{Args, ValueEnum};
+use coffer_server::accept::cork::cork;
 use coffer_server::proto::etcdserverpb as pb;
 use coffer_server::proto::etcdserverpb::kv_server::{Kv, KvServer};
 use coffer_server::proto::mvccpb;
@@ -20,8 +21,9 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message as _;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -221,13 +223,29 @@ pub(crate) async fn speak_h2<S>(stream: S) -> Result<(), Failed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = h2::server::Builder::new()
-        .initial_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .handshake::<_, Bytes>(stream)
-        .await?;
-    while let Some(accepted) = connection.accept().await {
+    let (corked, cork) = cork(stream);
+    let mut handshake = pin!(
+        h2::server::Builder::new()
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .handshake::<_, Bytes>(corked)
+    );
+    let mut connection = poll_fn(|cx| {
+        let greeted = handshake.as_mut().poll(cx);
+        // what fails here fails again at the next read or write
+        let _ = cork.pull(cx);
+        greeted
+    })
+    .await?;
+    let mut accepted = poll_fn(move |cx| {
+        let accepted = connection.poll_accept(cx);
+        if accepted.is_pending() {
+            let _ = cork.pull(cx);
+        }
+        accepted
+    });
+    while let Some(accepted) = (&mut accepted).await {
         let (request, respond) = accepted?;
         tokio::spawn(async move { drop(answer(request, respond).await) });
     }

@@ -16,7 +16,7 @@
 //! clients (`guard`); which HTTP a client speaks (`greeting`); HTTP/2's streams (`http2`), and how its frames
 //! leave together (`cork`).
 
-mod cork;
+pub mod cork;
 mod greeting;
 mod guard;
 mod http2;

@@ -22,10 +22,10 @@ const KEPT_BYTES: usize = 16 * 1024;
 const SLICES: usize = 16;
 
 /// The socket behind the cork, as h2 has it.
-pub(super) struct Corked<S>(Arc<Mutex<Bottle<S>>>);
+pub struct Corked<S>(Arc<Mutex<Bottle<S>>>);
 
 /// The end that pulls the cork.
-pub(super) struct Cork<S>(Arc<Mutex<Bottle<S>>>);
+pub struct Cork<S>(Arc<Mutex<Bottle<S>>>);
 
 /// What both ends share; they are used by one task, one after the other.
 struct Bottle<S> {
@@ -36,14 +36,17 @@ struct Bottle<S> {
 }
 
 /// Puts a cork on a socket.
-pub(super) fn cork<S>(socket: S) -> (Corked<S>, Cork<S>) {
+pub fn cork<S>(socket: S) -> (Corked<S>, Cork<S>) {
     let bottle = Arc::new(Mutex::new(Bottle { socket, waiting: Vec::new(), gone: 0 }));
     (Corked(Arc::clone(&bottle)), Cork(bottle))
 }
 
 impl<S: AsyncWrite + Unpin> Cork<S> {
     /// Writes what waits.
-    pub(super) fn pull(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn pull(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().pour(cx)
     }
 }
@@ -151,7 +154,8 @@ mod tests {
             let (mut corked, cork) = cork(server);
             corked.write_all(b"one ").await.unwrap();
             corked.flush().await.unwrap();
-            corked.write_vectored(&[IoSlice::new(b"two "), IoSlice::new(b"three")]).await.unwrap();
+            let two = [IoSlice::new(b"two "), IoSlice::new(b"three")];
+            assert_eq!(corked.write_vectored(&two).await.unwrap(), 9);
             let mut read = [0; 100];
             assert!(client.read(&mut read).now_or_never().is_none());
             poll_fn(|cx| cork.pull(cx)).await.unwrap();

@@ -11,7 +11,7 @@
 //! and counts as canceled.
 
 use super::door::{Inner, is_grpc, timeout};
-use super::kv::{KvService, PutBegun, TxnBegun};
+use super::kv::{AtOnce, KvService, PutBegun, TxnBegun};
 use super::status::Error;
 use crate::metrics::{Call, Count, Method, Metrics};
 use crate::proto::etcdserverpb as pb;
@@ -134,8 +134,8 @@ impl Exchange {
 
     fn range(self, request: pb::RangeRequest) {
         match self.kv().range_at_once(request) {
-            Ok(told) => self.end(told),
-            Err(request) => self.long(move |kv| async move {
+            AtOnce::Told(told) => self.end(told),
+            AtOnce::Not(request) => self.long(move |kv| async move {
                 let told = kv.range(tonic::Request::new(request)).await;
                 told.map(tonic::Response::into_inner)
             }),
@@ -151,7 +151,7 @@ impl Exchange {
         }
         match self.kv().begin_put(request) {
             Ok(PutBegun { ticket, told }) => {
-                self.from_log(ticket, move |kv, outcome| kv.end_put(told, outcome));
+                self.after_log(ticket, move |kv, outcome| kv.end_put(told, outcome));
             }
             Err(status) => self.refuse(&status),
         }
@@ -166,7 +166,7 @@ impl Exchange {
         }
         match self.kv().begin_txn(request) {
             Ok(Ok(TxnBegun { ticket, told })) => {
-                self.from_log(ticket, move |kv, outcome| kv.end_txn(&told, outcome));
+                self.after_log(ticket, move |kv, outcome| kv.end_txn(&told, outcome));
             }
             Ok(Err(reads)) => self.long(move |kv| async move { kv.read_txn(reads).await }),
             Err(status) => self.refuse(&status),
@@ -178,7 +178,7 @@ impl Exchange {
     }
 
     /// The answer will come from the log.
-    fn from_log<T, F>(self, ticket: Ticket, end: F)
+    fn after_log<T, F>(self, ticket: Ticket, end: F)
     where
         T: Message,
         F: FnOnce(&KvService, Outcome) -> Result<T, Status> + Send + 'static,

@@ -28,6 +28,14 @@ pub(crate) struct KvService {
     pub(crate) serving: Arc<Serving>,
 }
 
+/// What a range comes to that is asked for at once.
+pub(crate) enum AtOnce {
+    /// It is answered.
+    Told(Result<pb::RangeResponse, Status>),
+    /// It has to wait for something.
+    Not(pb::RangeRequest),
+}
+
 /// A put on its way.
 pub(crate) struct PutBegun {
     pub(crate) ticket: Ticket,
@@ -71,23 +79,20 @@ impl KvService {
     }
 
     /// Answers a range that needs nobody and no time: of one key, or a count, on a state that is known to be the newest, while
-    /// no page is likely to come from the disk. Any other is given back.
-    pub(crate) fn range_at_once(
-        &self,
-        request: pb::RangeRequest,
-    ) -> Result<Result<pb::RangeResponse, Status>, pb::RangeRequest> {
+    /// no page is likely to come from the disk.
+    pub(crate) fn range_at_once(&self, request: pb::RangeRequest) -> AtOnce {
         let tiny = request.range_end.is_empty() || (request.count_only && request.revision <= 0);
         let shared = &self.serving.shared;
         let current = request.serializable || shared.node.reads_at_once().is_ok_and(|at_once| at_once);
         if !tiny || !current || self.serving.is_cold() {
-            return Err(request);
+            return AtOnce::Not(request);
         }
         if let Err(error) = check::range(&request) {
-            return Ok(Err(error.into()));
+            return AtOnce::Told(Err(error.into()));
         }
         let request = wire::range(request);
         let told = read::look_here(&self.serving, |reader| reader.range(&request));
-        Ok(self.range_told(told))
+        AtOnce::Told(self.range_told(told))
     }
 
     fn range_told(&self, told: Result<RangeReply, ReadError>) -> Result<pb::RangeResponse, Status> {
