@@ -4,7 +4,7 @@
 //! call each, and those are half of what a range of one key costs. Behind a cork they wait until whoever polls the connection
 //! has nothing more to do, and calls [`Cork::pull`].
 //!
-//! Rules kept here: no more than [`WAITING_BYTES_MAX`] wait; what does not fit goes to the socket with what waits before it, uncopied,
+//! Rules kept here: no more than 64 KiB wait; what does not fit, or is large, goes to the socket with what waits before it, uncopied,
 //! and is held up by the socket as without a cork. Nothing is said to be written that is neither gathered nor the system's.
 
 use parking_lot::Mutex;
@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that wait at most.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are worth a system call of their own, rather than a copy.
+const LARGE_BYTES: usize = 8 * 1024;
 /// Bytes of room that a connection keeps while nothing waits.
 const KEPT_BYTES: usize = 16 * 1024;
 /// Slices written at once.
@@ -76,7 +78,7 @@ impl<S: AsyncWrite + Unpin> Bottle<S> {
     fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
         loop {
-            if self.waiting.len() - self.gone + bytes <= WAITING_BYTES_MAX {
+            if bytes < LARGE_BYTES && self.waiting.len() - self.gone + bytes <= WAITING_BYTES_MAX {
                 bufs.iter().for_each(|buf| self.waiting.extend_from_slice(buf));
                 return Poll::Ready(Ok(bytes));
             }
@@ -200,13 +202,13 @@ mod tests {
         run(async {
             let (_client, server) = duplex(10);
             let (mut corked, cork) = cork(server);
-            let piece = vec![7; 10_000];
+            let piece = vec![7; 5_000];
             let mut taken = 0;
             while let Some(bytes) = corked.write(&piece).now_or_never() {
                 taken += bytes.unwrap();
                 assert!(taken <= WAITING_BYTES_MAX + 10);
             }
-            assert!(taken > WAITING_BYTES_MAX - 10_000);
+            assert!(taken > WAITING_BYTES_MAX - 5_000);
             assert!(poll_fn(|cx| cork.pull(cx)).now_or_never().is_none());
         });
     }

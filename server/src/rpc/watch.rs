@@ -18,6 +18,7 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use prost::Message as _;
 use prost::encoding::{self, WireType};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// The shortest time between two tellings of progress (etcd's minWatchProgressInterval).
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Messages taken from the hub at once, and bytes of them.
+const TAKEN_MESSAGES_MAX: usize = 32;
+const TAKEN_BYTES_MAX: usize = 32 * 1024;
 /// Requests of one stream handled before other streams get their turn.
 const REQUESTS_PER_POLL: usize = 64;
 
@@ -76,6 +80,7 @@ impl StreamingService<pb::WatchRequest> for WatchService {
             key,
             requests: Some(request.into_inner()),
             require_leader: self.require_leader,
+            taken: VecDeque::new(),
             over: false,
         };
         Box::pin(std::future::ready(Ok(Response::new(stream))))
@@ -89,6 +94,8 @@ pub(crate) struct WatchStream {
     /// `None` once the client has nothing more to ask; its watchers stay.
     requests: Option<Streaming<pb::WatchRequest>>,
     require_leader: bool,
+    /// Taken from the hub and still to be sent: a visit to the hub costs as much as a message.
+    taken: VecDeque<Message>,
     over: bool,
 }
 
@@ -146,6 +153,29 @@ impl WatchStream {
         }
     }
 
+    /// Takes what the hub has to say, as far as it is to be sent at once.
+    fn take(&mut self) {
+        let WatchStream { serving, key, taken, .. } = self;
+        serving.with_hub(|hub| {
+            let mut bytes = 0;
+            while taken.len() < TAKEN_MESSAGES_MAX && bytes < TAKEN_BYTES_MAX {
+                let Some(message) = hub.take(*key) else { break };
+                bytes += message.held_bytes();
+                taken.push_back(message);
+            }
+        });
+    }
+
+    /// What is to be sent next of what was taken.
+    fn next(&mut self) -> Option<Result<Frame, Status>> {
+        let message = self.taken.pop_front()?;
+        if let Body::Failed(fault) = &message.body {
+            self.over = true;
+            return Some(Err(self.serving.shared.damaged(fault)));
+        }
+        Some(Ok(self.frame(message)))
+    }
+
     fn frame(&self, message: Message) -> Frame {
         let shared = &self.serving.shared;
         let header = pb::ResponseHeader {
@@ -165,6 +195,9 @@ impl Stream for WatchStream {
         if self.over {
             return Poll::Ready(None);
         }
+        if let Some(next) = self.next() {
+            return Poll::Ready(Some(next));
+        }
         // First of all, so that no waking is missed.
         self.serving.sleep(self.key, cx.waker());
         if let Some(error) = self.end() {
@@ -175,13 +208,9 @@ impl Stream for WatchStream {
             self.over = true;
             return Poll::Ready(Some(Err(status)));
         }
-        let key = self.key;
-        match self.serving.with_hub(|hub| hub.take(key)) {
-            Some(Message { body: Body::Failed(fault), .. }) => {
-                self.over = true;
-                Poll::Ready(Some(Err(self.serving.shared.damaged(&fault))))
-            }
-            Some(message) => Poll::Ready(Some(Ok(self.frame(message)))),
+        self.take();
+        match self.next() {
+            Some(next) => Poll::Ready(Some(next)),
             None => Poll::Pending,
         }
     }
