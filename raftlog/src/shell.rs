@@ -43,7 +43,7 @@ use std::time::Instant;
 /// Requests that wait to be proposed: two rounds of more clients than a member serves well.
 const QUEUE_REQUESTS_MAX: usize = 8_192;
 /// Bytes that wait to be proposed, so that large values cannot fill the memory.
-const QUEUE_BYTES_MAX: u64 = 64 << 20;
+const QUEUE_BYTES_MAX: u64 = 512 << 20;
 /// How long a clean stop may take before the final mark is given up, in microseconds.
 const CLOSE_US_MAX: Micros = 3_000_000;
 /// Weight of applied entries that a sole voter keeps in memory: there is no follower to serve.
