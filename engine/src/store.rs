@@ -49,8 +49,10 @@ const MOVING_PAGES: usize = 64;
 const MOVING_WAIT_US: Micros = 10_000;
 /// How long compaction does.
 const COMPACTION_WAIT_US: Micros = MOVING_WAIT_US;
-/// What compaction waits for each page that it changed: 100 MB a second. All of them will be written beside the log.
-const COMPACTION_PAGE_US: Micros = 40;
+/// What compaction, and moving, waits for each page that it changed: 80 MB a second. All of them will be written beside the log.
+const COMPACTION_PAGE_US: Micros = 50;
+/// A page that is being read for its next step counts as so many: the step is to find it in memory.
+const COMPACTION_READ_PAGES: u64 = 3;
 
 /// What moving pages came to.
 enum Moving {
@@ -58,8 +60,8 @@ enum Moving {
     Not,
     /// There is, or was, and it may go on at once.
     On,
-    /// Too much is waiting to be written.
-    Waits,
+    /// It goes on then: too much is waiting to be written, or it keeps its pace.
+    Waits(Micros),
 }
 
 /// The writer's end of the store.
@@ -72,6 +74,8 @@ pub struct Store {
     /// The transaction in which the last pass of moving ended. Pages are not moved again before it is durable: until then the
     /// places left behind are not free, the file looks as full as before, and there is nothing to move.
     moved_tx: u64,
+    /// Moving goes on then.
+    moving_at: Micros,
     /// Pages that the last step of compaction changed, until their time is counted in `compaction_at`.
     compacted_pages: u64,
     /// Compaction goes on then.
@@ -208,6 +212,7 @@ impl Store {
             moving: None,
             moving_dirty_bytes_max,
             moved_tx: 0,
+            moving_at: 0,
             compacted_pages: 0,
             compaction_at: 0,
         }
@@ -282,6 +287,12 @@ impl Store {
         let open = self.mvcc.pages().open_pages();
         let is_more = self.mvcc.compact_step(budget)?;
         self.compacted_pages += self.mvcc.pages().open_pages().saturating_sub(open) as u64;
+        if is_more {
+            let read = self.mvcc.pages().stats().pages_read;
+            self.mvcc.compact_ahead(budget)?;
+            let reads = self.mvcc.pages().stats().pages_read - read;
+            self.compacted_pages += reads * COMPACTION_READ_PAGES;
+        }
         if is_more || self.mvcc.position().compaction_done != before {
             self.mvcc.publish();
         }
@@ -333,11 +344,10 @@ impl Store {
     /// cannot go on.
     pub fn step(&mut self, disk: &mut dyn Disk, now: Micros, wal_bytes: u64) -> Result<StoreNext, Fault> {
         let mut next = self.mvcc.pages_mut().step(disk, now, wal_bytes)?;
-        match self.move_pages().map_err(|fault| *fault)? {
+        match self.move_pages(now).map_err(|fault| *fault)? {
             Moving::Not => {}
             Moving::On => next.at_once = true,
-            Moving::Waits => {
-                let at = now + MOVING_WAIT_US;
+            Moving::Waits(at) => {
                 next.at = Some(next.at.map_or(at, |next| next.min(at)));
             }
         }
@@ -345,7 +355,10 @@ impl Store {
     }
 
     /// Moves some pages toward the file's head, if that is wanted.
-    fn move_pages(&mut self) -> Paged<Moving> {
+    fn move_pages(&mut self, now: Micros) -> Paged<Moving> {
+        if self.moving.is_some() && now < self.moving_at {
+            return Ok(Moving::Waits(self.moving_at));
+        }
         let pager = self.mvcc.pages_mut();
         let pass = match self.moving.take() {
             Some(pass) => pass,
@@ -358,8 +371,9 @@ impl Store {
         };
         if pager.stats().dirty_bytes > self.moving_dirty_bytes_max {
             self.moving = Some(pass);
-            return Ok(Moving::Waits);
+            return Ok(Moving::Waits(now + MOVING_WAIT_US));
         }
+        self.moving_at = now + MOVING_PAGES as Micros * COMPACTION_PAGE_US;
         self.moving = self.mvcc.relocate_step(pass, MOVING_PAGES)?;
         self.mvcc.publish();
         if self.moving.is_none() {
@@ -370,7 +384,10 @@ impl Store {
             pager.request_cut();
             pager.hasten_checkpoint();
         }
-        Ok(Moving::On)
+        Ok(match self.moving {
+            Some(_) if self.moving_at > now => Moving::Waits(self.moving_at),
+            _ => Moving::On,
+        })
     }
 
     /// Asks that pages be moved toward the file's head and its end be cut, however full it is. It blocks nobody, and is over

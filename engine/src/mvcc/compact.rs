@@ -80,6 +80,30 @@ impl<P: PagesMut> Mvcc<P> {
         Ok(false)
     }
 
+    /// Begins to bring into memory what the next step over `budget` records reads besides the records themselves: the entry of
+    /// each one's key, and the version before it where that one is to go. Both may stand anywhere.
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn compact_ahead(&self, budget: usize) -> Paged<()> {
+        if self.standing.compaction_done == self.standing.compacted {
+            return Ok(());
+        }
+        let records = self.next_records(budget.min(STEP_RECORDS_MAX))?;
+        let mut keys: Vec<&[u8]> = records.iter().map(|record| &record.key[..]).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let view = self.view();
+        view.read_ahead(&keys);
+        let previous = records.iter().filter_map(|record| record.previous);
+        let mut previous: Vec<_> =
+            previous.filter(|previous| *previous < self.walk_begin).map(revision_key).collect();
+        previous.sort_unstable();
+        let previous: Vec<&[u8]> = previous.iter().map(|key| &key[..]).collect();
+        btree::read_ahead(&self.pages, TreeId::Revisions, view.tree(TreeId::Revisions), &previous);
+        Ok(())
+    }
+
     /// Up to `budget` records that the walk comes to next. Removing one of them changes none of the others.
     fn next_records(&self, budget: usize) -> Paged<Vec<Visited>> {
         let view = self.view();
