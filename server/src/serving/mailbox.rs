@@ -221,6 +221,7 @@ impl Ticket {
         let state = &mut slots.slots[self.slot as usize].state;
         if let State::Ready(outcome) = std::mem::replace(state, State::Waiting(None)) {
             drop(slots);
+            drop(self);
             return answer(Some(outcome));
         }
         *state = State::Then { answer: Box::new(answer), deadline };

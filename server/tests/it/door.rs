@@ -8,6 +8,7 @@ use coffer_server::proto::etcdserverpb::kv_client::KvClient;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use prost::Message;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
@@ -183,6 +184,25 @@ fn compressed_requests_go_the_long_way() {
         kv.put(put("key", &value)).await.unwrap();
         let kvs = kv.range(range("key", "")).await.unwrap().into_inner().kvs;
         assert_eq!(kvs[0].value, bytes(&value));
+    });
+    member.stop();
+}
+
+#[test]
+fn a_client_that_answers_no_pings_is_closed_and_one_that_does_may_be_idle() {
+    let mut member = TestMember::start(&["--grpc-keepalive-interval=1s", "--grpc-keepalive-timeout=1s"]);
+    run(async {
+        let idle = connect(&member).await;
+        let address = member.endpoint.trim_start_matches("http://");
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut told = Vec::new();
+        // whether it ends with a reset or not does not matter
+        let _ = soon(silent.read_to_end(&mut told)).await;
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0];
+        assert!(told.windows(ping.len()).any(|bytes| bytes == ping), "{told:?}");
+        // by now the other has been asked, too
+        assert!(ask(&idle, request(RANGE), vec![framed(&range("k", ""))]).await.is_ok());
     });
     member.stop();
 }
