@@ -17,6 +17,10 @@ for arg in "$@"; do
     if [[ $arg == --sample ]]; then sample=1; else names+=("$arg"); fi
 done
 
+# Cargo puts a copy's binaries where this tree's stand. Nobody must take one with a fault in it for whole: they are removed,
+# and the next build puts this tree's there again.
+trap 'rm -f "$CARGO_TARGET_DIR"/ci/coffer "$CARGO_TARGET_DIR"/ci/coffer-bench' EXIT
+
 # The copy stands at one fixed place, so that crates built there once are not built again for every fault.
 tree=$CARGO_TARGET_DIR/planted/tree
 rm -rf "$tree"
