@@ -52,6 +52,8 @@ pub const READS_WAITING_MAX: usize = 100_000;
 const FOLLOWER_UNSYNCED_MAX: usize = 1;
 /// Readies handled in one step, so that a step stays short.
 const READIES_A_STEP_MAX: usize = 8;
+/// A write of the log counts as at most twice the usual time and so much, when the usual time is told from the last ones.
+const USUAL_RISE_US: Micros = 1_000;
 /// Versions removed in one step of a compaction: well under a millisecond.
 const COMPACTION_BUDGET: usize = 500;
 /// Weight of `(applied, last]` in bytes from which on proposals are refused: bounds memory and the replay.
@@ -431,7 +433,9 @@ impl Core {
         while self.batches_out.front().is_some_and(|batch| batch.sequence <= durable) {
             let Some(batch) = self.batches_out.pop_front() else { break };
             let took = now.saturating_sub(batch.begun);
-            self.usual_us = if self.usual_us == 0 { took } else { (self.usual_us * 7 + took) / 8 };
+            // one write that stood behind much else does not make such waits usual
+            let usual = took.min(2 * self.usual_us + USUAL_RISE_US);
+            self.usual_us = if self.usual_us == 0 { took } else { (self.usual_us * 7 + usual) / 8 };
             // all but the last piece of a large Ready carry no number
             ready = Some(batch.ready).filter(|&number| number > 0).or(ready);
         }

@@ -407,10 +407,11 @@ impl Pager {
         self.space.free_below_end()
     }
 
-    /// Whoever needs the medium more begs for quiet until then: pages are not written, unless there is a hurry.
-    pub fn hold_writes(&mut self, until: Micros) {
+    /// Whoever needs the medium more begs for quiet until then: pages are not written, unless there is a hurry, and go
+    /// on in smaller portions.
+    pub fn hold_writes(&mut self, now: Micros, until: Micros) {
         if let Some(file) = &mut self.file {
-            file.out.hold(until);
+            file.out.hold(now, until);
         }
     }
 

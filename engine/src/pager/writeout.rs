@@ -7,7 +7,8 @@
 //! At most [`STRETCHES_MAX`] stretches are on their way to the medium, so the writer is as fast as the medium and no
 //! faster, little is left for the sync to do, and the log's own writes never stand behind a long queue. A stretch that
 //! takes its time by itself is followed by a pause as long, and none is begun while a write of the log takes longer than it
-//! usually does, unless there is a hurry.
+//! usually does, unless there is a hurry. Each such write makes the stretches shorter, too, and the pauses behind them longer;
+//! with each stretch without one both come back a little.
 //!
 //! A page's CRC is known to its parents from the moment it was prepared; a place is not written again while a write to it
 //! is under way.
@@ -25,9 +26,14 @@ use std::sync::Arc;
 const WRITE_PAGES_MAX: usize = 64;
 /// Bytes after which a stretch ends.
 const STRETCH_BYTES: u64 = 1 << 20;
-/// Writes after which it ends: a medium takes scattered pages one by one, and the log's write stands behind those that it has
-/// been given.
-const STRETCH_WRITES: usize = 32;
+/// Writes after which it ends, at the least and at the most: a medium takes scattered pages one by one, and the log's write
+/// stands behind those that it has been given. How many it takes in a short time nobody knows but the log, whose late writes
+/// tell.
+const STRETCH_WRITES: (usize, usize) = (4, 32);
+/// The pause behind a stretch, once a write of the log was late: it doubles between these bounds.
+const REST_US: (Micros, Micros) = (500, 10_000);
+/// A late write of the log slows down once in this time: what is under way then was given before it told.
+const SLOWED_US: Micros = 10_000;
 /// Stretches that are being written or written out.
 const STRETCHES_MAX: usize = 3;
 /// Writes under way at most.
@@ -105,6 +111,12 @@ pub(super) struct WriteOut {
     stretches: VecDeque<Stretch>,
     next_stretch: u64,
     resume_at: Micros,
+    /// Writes after which a stretch ends, within [`STRETCH_WRITES`].
+    stretch_writes: usize,
+    /// The pause behind a stretch.
+    rest_us: Micros,
+    /// Neither is made worse before then.
+    slow_at: Micros,
     landed: Vec<Written>,
     /// Counted since opening.
     pub(super) pages: u64,
@@ -124,6 +136,9 @@ impl WriteOut {
             stretches: VecDeque::new(),
             next_stretch: 0,
             resume_at: 0,
+            stretch_writes: STRETCH_WRITES.1,
+            rest_us: 0,
+            slow_at: 0,
             landed: Vec::new(),
             pages: 0,
             bytes: 0,
@@ -148,9 +163,15 @@ impl WriteOut {
         room && self.flights.len() < WRITES_MAX
     }
 
-    /// Begins no stretch before `until`, unless there is a hurry.
-    pub(super) fn hold(&mut self, until: Micros) {
+    /// Somebody waits for the medium: no stretch is begun before `until`, unless there is a hurry, and the next ones are
+    /// shorter and further apart.
+    pub(super) fn hold(&mut self, now: Micros, until: Micros) {
         self.resume_at = self.resume_at.max(until);
+        if !self.stretches.is_empty() && now >= self.slow_at {
+            self.stretch_writes = (self.stretch_writes / 2).max(STRETCH_WRITES.0);
+            self.rest_us = (2 * self.rest_us).clamp(REST_US.0, REST_US.1);
+            self.slow_at = now + SLOWED_US;
+        }
     }
 
     /// When the pause is over, if it is what keeps the next stretch from being begun.
@@ -271,9 +292,11 @@ impl WriteOut {
         last.bytes += bytes;
         last.begin = last.begin.min(offset);
         last.end = last.end.max(offset + bytes);
-        if last.bytes >= STRETCH_BYTES || last.writes >= STRETCH_WRITES {
+        if last.bytes >= STRETCH_BYTES || last.writes >= self.stretch_writes {
             last.closed = true;
-            self.resume_at = now + now.saturating_sub(last.opened).min(PAUSE_US_MAX);
+            self.stretch_writes = (self.stretch_writes + 1).min(STRETCH_WRITES.1);
+            self.rest_us -= self.rest_us.div_ceil(16);
+            self.resume_at = now + now.saturating_sub(last.opened).min(PAUSE_US_MAX) + self.rest_us;
         }
         last.number
     }
