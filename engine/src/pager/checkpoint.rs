@@ -5,6 +5,9 @@
 //!          `- children first -'    `- to the places that the                              `- the one before counts
 //!                                     durable meta does not name -'                          until here
 //! ```
+//! Pages are written evenly over half the time since the checkpoint before was begun: all at once they would keep the processor
+//! and the medium from who waits. Where that is too slow there is a hurry, and no pause.
+//!
 //! The pages are those of the list that was captured when the root was chosen, wherever what is applied meanwhile goes:
 //! the chosen root holds their places, so each stays where it is until it was written. A page is on the way to the file with its CRC known before a parent of it is prepared.
 //!
@@ -28,6 +31,9 @@ use crate::error::Fault;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Pages that are waited for together, so that this does not cost a step for each.
+const PAGES_AT_ONCE: u64 = 16;
 
 /// What a meta names besides its root.
 #[derive(Clone, Debug)]
@@ -65,6 +71,10 @@ pub(super) struct Checkpoint {
     stage: Stage,
     /// Pages to be prepared, children before parents.
     levels: VecDeque<PageSet>,
+    /// How many there were, and how many of them were.
+    pages: (u64, u64),
+    /// How long preparing them may take.
+    lasts: Micros,
     bitmaps: VecDeque<(u32, Box<[u8; BITMAP_BYTES]>)>,
     /// Directories to be written.
     changed: VecDeque<u32>,
@@ -74,13 +84,16 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(super) fn new(chosen: Chosen, durable: &Names, urgent: bool, now: Micros) -> Checkpoint {
+    /// To be written without pauses (`None`), or evenly over so long.
+    pub(super) fn new(chosen: Chosen, durable: &Names, lasts: Option<Micros>, now: Micros) -> Checkpoint {
         let mut names = Names { number: durable.number + 1, ..durable.clone() };
         names.blocks.resize(regions(chosen.root.pages_end) as usize, PlaceRef::default());
         Checkpoint {
             root: chosen.root,
-            urgent,
+            urgent: lasts.is_none(),
             stage: Stage::Pages,
+            pages: (chosen.levels.iter().map(|level| level.pages() as u64).sum(), 0),
+            lasts: lasts.unwrap_or(0),
             levels: chosen.levels.into(),
             bitmaps: chosen.bitmaps.into(),
             changed: VecDeque::new(),
@@ -99,14 +112,28 @@ impl Checkpoint {
         matches!(self.stage, Stage::Sync(_) | Stage::Meta(_))
     }
 
+    /// When a page may be prepared that would be the one of this number.
+    fn due_at(&self, number: u64) -> Micros {
+        self.begun + self.lasts * number / self.pages.0.max(1)
+    }
+
+    /// When the next pages are due, if none is.
+    pub(super) fn resume_at(&self, now: Micros) -> Option<Micros> {
+        let early = self.stage == Stage::Pages && now < self.due_at(self.pages.1);
+        early.then(|| self.due_at((self.pages.1 + PAGES_AT_ONCE).min(self.pages.0)))
+    }
+
     /// The next page to be prepared.
     fn next_page(&mut self, pager: &Pager) -> Option<Arc<Page>> {
         loop {
-            match self.levels.front_mut()?.pop_first().map(|id| pager.captured_page(id)) {
-                Some(Some(page)) => return Some(page),
-                // it was spilled
-                Some(None) => {}
-                None => drop(self.levels.pop_front()),
+            let Some(id) = self.levels.front_mut()?.pop_first() else {
+                self.levels.pop_front();
+                continue;
+            };
+            self.pages.1 += 1;
+            // without a page: it was spilled
+            if let Some(page) = pager.captured_page(id) {
+                return Some(page);
             }
         }
     }
@@ -225,7 +252,10 @@ impl PageFile {
     ) -> Result<bool, Fault> {
         match checkpoint.stage {
             Stage::Pages => {
-                while *budget > 0 && self.out.has_room(now, hurry) {
+                while *budget > 0
+                    && self.out.has_room(now, hurry)
+                    && (hurry || now >= checkpoint.due_at(checkpoint.pages.1))
+                {
                     let Some(page) = checkpoint.next_page(pager) else {
                         checkpoint.stage = Stage::Blocks;
                         return Ok(true);

@@ -40,6 +40,9 @@ pub(super) const STEP_PAGES: usize = 64;
 const FULL_INTERVAL_US: Micros = 1_000_000;
 /// How long to wait before looking again whether readers have left the end of the file, in microseconds.
 const CUT_RETRY_US: Micros = 1_000_000;
+/// The longest time over which a checkpoint's pages are written, and of one that somebody waits for.
+const CHECKPOINT_US: Micros = 5_000_000;
+const HASTENED_US: Micros = 1_000_000;
 /// Between two pieces of a cut.
 const CUT_PAUSE_US: Micros = 5_000;
 /// How often memory is given back while nothing is published, in microseconds.
@@ -153,8 +156,9 @@ pub(super) struct PageFile {
     hastened: bool,
     /// When memory that was written out is given back, although nothing is published.
     reclaim_at: Option<Micros>,
-    /// Bytes of log when the last checkpoint began.
+    /// Bytes of log when the last checkpoint began, and when that was.
     chosen_wal_bytes: u64,
+    begun_at: Micros,
     /// Since when something waits that is not chosen.
     waits_since: Option<Micros>,
     /// The end of the file may be cut, to be looked at then.
@@ -185,6 +189,7 @@ impl PageFile {
             hastened: false,
             reclaim_at: None,
             chosen_wal_bytes: 0,
+            begun_at: now,
             waits_since: None,
             cut_at: Some(now),
             scrub: Scrub::new(options.path.clone(), options.scrub_bytes_per_s),
@@ -299,8 +304,11 @@ impl PageFile {
 
     fn begin_checkpoint(&mut self, pager: &mut Pager, now: Micros, wal_bytes: u64) {
         let chosen = pager.choose();
+        let most = if self.hastened { HASTENED_US } else { CHECKPOINT_US };
+        let lasts = (now.saturating_sub(self.begun_at) / 2).min(most);
         let urgent = std::mem::take(&mut self.requested);
-        self.checkpoint = Some(Checkpoint::new(chosen, &self.names, urgent, now));
+        self.checkpoint = Some(Checkpoint::new(chosen, &self.names, (!urgent).then_some(lasts), now));
+        self.begun_at = now;
         self.chosen_wal_bytes = wal_bytes;
         self.waits_since = None;
         self.hastened = false;
@@ -366,7 +374,9 @@ impl PageFile {
 
     fn next(&self, published: &Root, budget: usize, now: Micros) -> PagerNext {
         let interval = self.interval_end().filter(|_| published.tx > self.chosen_tx());
-        let pause = self.checkpoint.as_ref().and_then(|_| self.out.resume_at(now));
+        let pause = self.checkpoint.as_ref().and_then(|checkpoint| {
+            [self.out.resume_at(now), checkpoint.resume_at(now)].into_iter().flatten().max()
+        });
         let times =
             [interval, pause, self.length.wakeup(), self.cut_at, self.reclaim_at, self.scrub.wakeup()];
         PagerNext { at_once: budget == 0, at: times.into_iter().flatten().filter(|at| *at > now).min() }
