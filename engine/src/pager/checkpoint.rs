@@ -219,7 +219,7 @@ fn without_crc(path: &Path, tree: &ChildRef) -> Fault {
 }
 
 impl PageFile {
-    /// Goes on with the checkpoint, if there is one, as far as it comes.
+    /// Goes on with the checkpoint, if there is one, as far as it comes; whether it is done with that.
     pub(super) fn advance_checkpoint(
         &mut self,
         pager: &mut Pager,
@@ -227,17 +227,17 @@ impl PageFile {
         budget: &mut usize,
         now: Micros,
         wal_bytes: u64,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let hurry = self.in_hurry(pager, wal_bytes);
-        let Some(mut checkpoint) = self.checkpoint.take() else { return Ok(()) };
+        let Some(mut checkpoint) = self.checkpoint.take() else { return Ok(false) };
         while self.advance(&mut checkpoint, pager, disk, budget, hurry, now)? {
             if checkpoint.stage == Stage::Done {
                 self.finish(checkpoint, pager, now);
-                return Ok(());
+                return Ok(true);
             }
         }
         self.checkpoint = Some(checkpoint);
-        Ok(())
+        Ok(false)
     }
 
     /// One stage, as far as it comes; whether it is done.

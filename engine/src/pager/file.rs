@@ -46,7 +46,7 @@ const HASTENED_US: Micros = 1_000_000;
 /// Between two pieces of a cut.
 const CUT_PAUSE_US: Micros = 5_000;
 /// How often memory is given back while nothing is published, in microseconds.
-const RECLAIM_US: Micros = 100_000;
+const RECLAIM_US: Micros = 20_000;
 
 /// Numbers and places of a page file.
 #[derive(Clone, Debug)]
@@ -242,14 +242,17 @@ impl PageFile {
         if due && self.may_begin(&published) {
             self.begin_checkpoint(pager, now, wal_bytes);
         }
-        self.advance_checkpoint(pager, disk, &mut budget, now, wal_bytes)?;
+        let done = self.advance_checkpoint(pager, disk, &mut budget, now, wal_bytes)?;
         if !due {
             self.spill(pager, disk, &mut budget, now)?;
         }
         self.cut(pager, disk, now);
         self.out.step(disk);
         self.scrub.step(disk, &self.names, self.durable.tx, now);
-        Ok(self.next(&published, budget, now))
+        let mut next = self.next(&published, budget, now);
+        // the next one may have been due all the while
+        next.at_once |= done;
+        Ok(next)
     }
 
     /// Every publish gives back some of the memory of pages that were written; where there is none, this does. What a reader

@@ -22,7 +22,7 @@ use super::{Paged, Pages, PagesMut};
 use std::sync::Arc;
 
 /// Things that are given back, or looked at for it, in one go besides what the transaction itself freed.
-const RECLAIM_BUDGET: usize = 4096;
+const RECLAIM_BUDGET: usize = 512;
 
 /// The page file, as its one writer has it.
 pub struct Pager {

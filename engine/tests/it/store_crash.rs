@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Fates there are.
 const FATES: u64 = 6;
-/// Fates tried at each point, in turn.
+/// Fates tried at each point, in turn; where a meta is written, all.
 const FATES_TRIED: u64 = 2;
 /// Of so many writes of pages one is a crash point, of rarer events more; the long run takes all.
 const EVENTS_ONE_IN: u64 = 7;
@@ -254,7 +254,8 @@ fn crash_everywhere(shape: Shape, seed: u64) -> Counts {
         for Point { disk, event, kind } in points {
             case.counts.points += 1;
             *case.counts.kinds.entry(kind).or_default() += 1;
-            for turn in 0..FATES_TRIED {
+            let tried = if kind == "metas written" { FATES } else { FATES_TRIED };
+            for turn in 0..tried {
                 let fate = (case.counts.points * FATES_TRIED + turn + seed) % FATES;
                 let context = format!("{shape:?}, seed {seed}, event {event} ({kind}), fate {fate}");
                 case.crash(&disk, fate, seed + event * 1000, durable, published, &context);
