@@ -49,9 +49,9 @@ const MOVING_PAGES: usize = 64;
 const MOVING_WAIT_US: Micros = 10_000;
 /// How long compaction does.
 const COMPACTION_WAIT_US: Micros = MOVING_WAIT_US;
-/// What compaction, and moving, waits for each page that it changed: 80 MB a second, and down to 2.5 as writes of the log are
+/// What compaction, and moving, waits for each page that it changed: 40 MB a second, and down to 2.5 as writes of the log are
 /// late. All of them will be written beside the log.
-const PAGE_US: (Micros, Micros) = (50, 1_600);
+const PAGE_US: (Micros, Micros) = (100, 1_600);
 /// A late write of the log slows them down once in this time.
 const SLOWED_US: Micros = 10_000;
 /// As long without one, and they go faster by a sixteenth.
