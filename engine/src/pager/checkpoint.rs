@@ -32,6 +32,8 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+/// The longest time for a page: a few are written soon, whatever time there is.
+const PAGE_US_MAX: Micros = 500;
 /// Pages that are waited for together, so that this does not cost a step for each.
 const PAGES_AT_ONCE: u64 = 16;
 
@@ -84,16 +86,17 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// To be written without pauses (`None`), or evenly over so long.
+    /// To be written without pauses (`None`), or evenly over so long, or a shorter time if there is little to be written.
     pub(super) fn new(chosen: Chosen, durable: &Names, lasts: Option<Micros>, now: Micros) -> Checkpoint {
         let mut names = Names { number: durable.number + 1, ..durable.clone() };
         names.blocks.resize(regions(chosen.root.pages_end) as usize, PlaceRef::default());
+        let pages = chosen.levels.iter().map(|level| level.pages() as u64).sum();
         Checkpoint {
             root: chosen.root,
             urgent: lasts.is_none(),
             stage: Stage::Pages,
-            pages: (chosen.levels.iter().map(|level| level.pages() as u64).sum(), 0),
-            lasts: lasts.unwrap_or(0),
+            pages: (pages, 0),
+            lasts: lasts.unwrap_or(0).min(pages * PAGE_US_MAX),
             levels: chosen.levels.into(),
             bitmaps: chosen.bitmaps.into(),
             changed: VecDeque::new(),
@@ -110,6 +113,11 @@ impl Checkpoint {
     /// Whether the disk has its sync, or the write of its meta.
     pub(super) fn is_under_way(&self) -> bool {
         matches!(self.stage, Stage::Sync(_) | Stage::Meta(_))
+    }
+
+    /// Somebody waits: it is to last no longer than that.
+    pub(super) fn hasten(&mut self, lasts: Micros) {
+        self.lasts = self.lasts.min(lasts);
     }
 
     /// When a page may be prepared that would be the one of this number.

@@ -460,6 +460,10 @@ impl Pager {
     pub fn hasten_checkpoint(&mut self) {
         if let Some(file) = &mut self.file {
             file.hastened = true;
+            // the one under way comes first
+            if let Some(checkpoint) = &mut file.checkpoint {
+                checkpoint.hasten(HASTENED_US);
+            }
         }
     }
 
