@@ -40,8 +40,9 @@ pub(super) const STEP_PAGES: usize = 64;
 const FULL_INTERVAL_US: Micros = 1_000_000;
 /// How long to wait before looking again whether readers have left the end of the file, in microseconds.
 const CUT_RETRY_US: Micros = 1_000_000;
-/// The longest time over which a checkpoint's pages are written, and of one that somebody waits for.
+/// The longest time over which a checkpoint's pages are written.
 const CHECKPOINT_US: Micros = 5_000_000;
+/// The same of one that somebody waits for.
 const HASTENED_US: Micros = 1_000_000;
 /// Between two pieces of a cut.
 const CUT_PAUSE_US: Micros = 5_000;
@@ -156,8 +157,9 @@ pub(super) struct PageFile {
     hastened: bool,
     /// When memory that was written out is given back, although nothing is published.
     reclaim_at: Option<Micros>,
-    /// Bytes of log when the last checkpoint began, and when that was.
+    /// Bytes of log when the last checkpoint began.
     chosen_wal_bytes: u64,
+    /// When that was; before the first one, when the file was opened.
     begun_at: Micros,
     /// Since when something waits that is not chosen.
     waits_since: Option<Micros>,

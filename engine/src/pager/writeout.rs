@@ -381,3 +381,43 @@ impl WriteOut {
         Fault::Io { operation, path: self.path.clone(), offset, source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fills a stretch: its writes, and the pause behind it.
+    fn stretch(out: &mut WriteOut, now: Micros) -> (usize, Micros) {
+        loop {
+            out.join_stretch(0, PAGE_BYTES as u64, now);
+            let last = out.stretches.back().expect("one was joined");
+            if last.closed {
+                return (last.writes, out.resume_at.saturating_sub(now));
+            }
+        }
+    }
+
+    #[test]
+    fn late_writes_of_the_log_make_stretches_shorter_and_pauses_longer_and_others_undo_it() {
+        let mut out = WriteOut::new("the.pages".into(), FileId(0));
+        // no page stands before the log's write: it is not pages that make it late
+        out.hold(0, 0);
+        assert_eq!(stretch(&mut out, 0), (STRETCH_WRITES.1, 0));
+        let mut now = 1_000_000;
+        // told at every step of whoever waits: once in a while counts
+        (0..5).for_each(|step| out.hold(now + step, now));
+        assert_eq!(out.stretch_writes, STRETCH_WRITES.1 / 2);
+        for _ in 0..10 {
+            now += SLOWED_US;
+            out.hold(now, now);
+        }
+        let (writes, pause) = stretch(&mut out, now);
+        assert_eq!(writes, STRETCH_WRITES.0);
+        assert!((REST_US.1 / 2..=REST_US.1).contains(&pause), "{pause} us");
+        for _ in 0..200 {
+            now += PAUSE_US_MAX;
+            stretch(&mut out, now);
+        }
+        assert_eq!(stretch(&mut out, now), (STRETCH_WRITES.1, 0));
+    }
+}

@@ -14,6 +14,7 @@ mod naive;
 mod pager_crash;
 mod pager_damage;
 mod pager_disks;
+mod pager_pace;
 mod pager_rig;
 mod pager_space;
 mod script;

@@ -1,0 +1,83 @@
+//! How a checkpoint shares the medium, and what follows it: pages evenly over the time there is, soon if somebody waits, and the
+//! next checkpoint without anybody's help.
+
+use crate::pager_rig::{Rig, small_options};
+use coffer_engine::pager::PagerOptions;
+
+/// Bounds that only age meets.
+fn by_age(interval_us: u64) -> PagerOptions {
+    PagerOptions {
+        dirty_bytes: 64 << 20,
+        checkpoint_wal_bytes: 64 << 20,
+        checkpoint_interval_us: interval_us,
+        ..small_options(1)
+    }
+}
+
+/// A member with many pages to be written, whose checkpoint by age has just begun.
+fn begun() -> Rig {
+    let mut rig = Rig::new(1, by_age(4_000_000));
+    rig.settle();
+    rig.fill(0..6_000, 900);
+    let written = rig.pager.stats().pages_written;
+    while rig.pager.stats().pages_written == written {
+        assert!(rig.turn());
+    }
+    rig
+}
+
+/// When what is published now was durable.
+fn durable_after(rig: &mut Rig) -> u64 {
+    let from = rig.disk.now();
+    rig.settle_until_durable();
+    rig.disk.now() - from
+}
+
+#[test]
+fn pages_are_written_evenly_and_sooner_if_somebody_waits() {
+    let mut rig = begun();
+    let (from, before) = (rig.disk.now(), rig.pager.stats());
+    let pages = before.dirty_bytes / 4096;
+    assert!(pages > 1_000, "{pages} pages");
+    // half the time since opening, which is the interval, but 500 us a page at most
+    let lasts = 2_000_000.min(pages * 500);
+    while rig.disk.now() < from + lasts / 4 {
+        assert!(rig.turn());
+    }
+    let written = rig.pager.stats().pages_written - before.pages_written;
+    assert!((pages / 5..pages / 3).contains(&written), "{written} of {pages} pages in a quarter of the time");
+    let took = lasts / 4 + durable_after(&mut rig);
+    assert!((lasts - lasts / 10..lasts + lasts / 10).contains(&took), "{took} us of {lasts}");
+
+    let mut hastened = begun();
+    hastened.pager.hasten_checkpoint();
+    assert!(durable_after(&mut hastened) < 1_100_000.min(lasts));
+    let mut urgent = begun();
+    urgent.pager.request_checkpoint();
+    assert!(durable_after(&mut urgent) < lasts / 4);
+}
+
+#[test]
+fn few_pages_are_written_soon() {
+    let mut rig = Rig::new(1, by_age(4_000_000));
+    rig.settle();
+    rig.fill(0..3, 20);
+    assert!(durable_after(&mut rig) < 4_100_000);
+}
+
+#[test]
+fn what_is_published_while_a_checkpoint_outlasts_the_interval_is_made_durable_by_the_next_one() {
+    for number in 0..20 {
+        let mut rig = Rig::new(1, by_age(15_000));
+        rig.settle();
+        // a sync lasts longer than the interval
+        rig.disk.set_latency(40_000, 40_000);
+        rig.fill(0..3, 20);
+        for _ in 0..number {
+            rig.turn();
+        }
+        rig.fill(3..6, 20);
+        rig.settle();
+        assert_eq!(rig.pager.durable().tx, rig.pager.published().tx, "published after {number} turns");
+    }
+}
