@@ -34,6 +34,7 @@ pub mod error;
 pub mod lease_clock;
 pub mod model;
 pub mod mvcc;
+mod pace;
 pub mod pager;
 pub mod quota;
 pub mod snapshot;

@@ -18,6 +18,7 @@ use crate::mvcc::hash::HashScan;
 use crate::mvcc::range::{Scan, Slice};
 use crate::mvcc::relocate::Relocation;
 use crate::mvcc::{KeyRange, Mvcc, View, check, view};
+use crate::pace::Pace;
 use crate::pager::{Paged, Pager, PagerReader, Pinned, ReadGuard, fixed_pages_below};
 use crate::snapshot::SnapshotReader;
 use crate::wal::Space;
@@ -49,13 +50,6 @@ const MOVING_PAGES: usize = 64;
 const MOVING_WAIT_US: Micros = 10_000;
 /// How long compaction does.
 const COMPACTION_WAIT_US: Micros = MOVING_WAIT_US;
-/// What compaction, and moving, waits for each page that it changed: 40 MB a second, and down to 2.5 as writes of the log are
-/// late. All of them will be written beside the log.
-const PAGE_US: (Micros, Micros) = (100, 1_600);
-/// A late write of the log slows them down once in this time.
-const SLOWED_US: Micros = 10_000;
-/// As long without one, and they go faster by a sixteenth.
-const FASTER_US: Micros = 50_000;
 /// A page that is being read for its next step counts as so many: the step is to find it in memory.
 const COMPACTION_READ_PAGES: u64 = 3;
 
@@ -79,8 +73,8 @@ pub struct Store {
     /// The transaction in which the last pass of moving ended. Pages are not moved again before it is durable: until then the
     /// places left behind are not free, the file looks as full as before, and there is nothing to move.
     moved_tx: u64,
-    /// What each page that compaction or moving changes is waited for, within [`PAGE_US`], since when.
-    page_us: (Micros, Micros),
+    /// Of compaction and moving.
+    pace: Pace,
     /// Moving goes on then.
     moving_at: Micros,
     /// Pages that the last step of compaction changed, until their time is counted in `compaction_at`.
@@ -219,7 +213,7 @@ impl Store {
             moving: None,
             moving_dirty_bytes_max,
             moved_tx: 0,
-            page_us: (PAGE_US.0, 0),
+            pace: Pace::new(),
             moving_at: 0,
             compacted_pages: 0,
             compaction_at: 0,
@@ -315,7 +309,8 @@ impl Store {
             return None;
         }
         let pages = std::mem::take(&mut self.compacted_pages);
-        self.compaction_at = self.compaction_at.max(now + pages * self.page_us(now));
+        let page_us = self.pace.compaction_page_us(self.mvcc.compaction_left(), now);
+        self.compaction_at = self.compaction_at.max(now + pages * page_us);
         if self.mvcc.pages().stats().dirty_bytes > self.moving_dirty_bytes_max {
             self.compaction_at = self.compaction_at.max(now + COMPACTION_WAIT_US);
         }
@@ -340,21 +335,8 @@ impl Store {
         if now > begun + 2 * usual_us + LATE_US {
             self.mvcc.pages_mut().hold_writes(now, now + HOLD_US);
             self.compaction_at = self.compaction_at.max(now + HOLD_US);
-            let (page_us, since) = self.page_us;
-            if now >= since + SLOWED_US {
-                self.page_us = ((page_us * 2).min(PAGE_US.1), now);
-            }
+            self.pace.slow_down(now);
         }
-    }
-
-    /// What compaction and moving wait for each page that they change.
-    fn page_us(&mut self, now: Micros) -> Micros {
-        let (page_us, since) = &mut self.page_us;
-        while *page_us > PAGE_US.0 && now >= *since + FASTER_US {
-            *page_us = (*page_us - *page_us / 16).max(PAGE_US.0);
-            *since += FASTER_US;
-        }
-        *page_us
     }
 
     /// Goes on with what makes published states durable: writes pages, checkpoints, grows and cuts the file, and moves pages
@@ -395,7 +377,7 @@ impl Store {
             self.moving = Some(pass);
             return Ok(Moving::Waits(now + MOVING_WAIT_US));
         }
-        self.moving_at = now + MOVING_PAGES as Micros * self.page_us(now);
+        self.moving_at = now + MOVING_PAGES as Micros * self.pace.page_us(now);
         self.moving = self.mvcc.relocate_step(pass, MOVING_PAGES)?;
         self.mvcc.publish();
         if self.moving.is_none() {

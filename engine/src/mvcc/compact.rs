@@ -80,6 +80,11 @@ impl<P: PagesMut> Mvcc<P> {
         Ok(false)
     }
 
+    /// Revisions that the walk has still to go over.
+    pub fn compaction_left(&self) -> u64 {
+        self.standing.compacted.abs_diff(self.standing.compaction_next.main.min(self.standing.compacted))
+    }
+
     /// Begins to bring into memory what the next step over `budget` records reads besides the records themselves: the entry of
     /// each one's key, and the version before it where that one is to go. Both may stand anywhere.
     ///
