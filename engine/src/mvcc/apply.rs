@@ -2,6 +2,7 @@
 
 use super::record::Event;
 use super::revision::Revision;
+use super::told::Told;
 use super::view::View;
 use crate::btree::{self, Action};
 use crate::command::{AlarmKind, Applied, Command, Reply, Stamped};
@@ -29,6 +30,8 @@ pub struct Mvcc<P> {
     pub(super) events: Vec<Event>,
     /// Whether there are any: while a log is replayed nobody watches, and what a change replaced need not be read for it.
     pub(super) tells: bool,
+    /// Their bytes.
+    pub(super) told: Told,
     pub(super) scratch: Scratch,
 }
 
@@ -60,6 +63,7 @@ impl<P: PagesMut> Mvcc<P> {
             walk_begin: Revision::default(),
             events: Vec::new(),
             tells: true,
+            told: Told::default(),
             scratch: Scratch::default(),
         }
     }
@@ -152,6 +156,7 @@ impl<P: PagesMut> Mvcc<P> {
 
     /// The events since this was last called.
     pub fn take_events(&mut self) -> Vec<Event> {
+        self.told.end();
         std::mem::take(&mut self.events)
     }
 

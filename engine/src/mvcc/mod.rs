@@ -13,6 +13,7 @@
 //! | `anew` | the state of a backup becomes that of a new cluster |
 //! | [`publish`] | the writer over the page file: opening, publishing |
 //! | `write` | puts and deletes within one main revision; who holds the runs of large values |
+//! | `told` | the bytes of a batch's events, together |
 //! | `txn` | compares against the state before, checks the path taken, then runs it |
 //! | `lease` | leases and the replicated clock |
 //! | `cluster` | members, who votes, alarms |
@@ -60,6 +61,7 @@ pub mod relocate;
 pub mod revision;
 mod spine;
 mod state;
+mod told;
 mod txn;
 mod versions;
 pub mod view;

@@ -248,10 +248,20 @@ impl<'p, P: Pages> View<'p, P> {
 
     /// As [`View::key_value`], with a key that is at hand.
     pub(super) fn key_value_of(&self, key: &Bytes, body: &Body<'_>) -> Paged<KeyValue> {
+        self.key_value_by(key, body, Bytes::copy_from_slice)
+    }
+
+    /// The same; `copy` makes the bytes of a value that is not long.
+    pub(super) fn key_value_by(
+        &self,
+        key: &Bytes,
+        body: &Body<'_>,
+        copy: impl FnOnce(&[u8]) -> Bytes,
+    ) -> Paged<KeyValue> {
         let fields = self.read(TreeId::Keys, body.fields())?;
         let value = match &body.run {
             Some(run) => self.pages.run(TreeId::Keys, run)?,
-            None => Bytes::copy_from_slice(fields.value),
+            None => copy(fields.value),
         };
         Ok(KeyValue {
             key: key.clone(),

@@ -33,7 +33,8 @@ use super::lease::attachment_key;
 use super::record::{Event, EventKind, KeyValue};
 use super::revision::{KeyRange, Revision};
 use super::spine::Link;
-use super::view::{View, joined};
+use super::told::Told;
+use super::view::View;
 use crate::btree::{self, Action};
 use crate::command::{DeleteRangeReply, DeleteRangeRequest, PutReply, PutRequest};
 use crate::error::{ReadError, Refusal};
@@ -167,8 +168,15 @@ impl<P: PagesMut> Writer<'_, P> {
         self.tell_put(put, over, key, value)
     }
 
-    /// Key, value and lease of a put, with bytes that keep nothing else alive.
-    fn asked(&self, put: &PutRequest) -> Paged<(Bytes, Bytes, i64)> {
+    /// Key, value and lease of a put, with bytes that keep nothing alive but those of the same batch.
+    fn asked(&mut self, put: &PutRequest) -> Paged<(Bytes, Bytes, i64)> {
+        let mut told = std::mem::take(&mut self.mvcc.told);
+        let asked = self.asked_by(put, &mut told);
+        self.mvcc.told = told;
+        asked
+    }
+
+    fn asked_by(&self, put: &PutRequest, told: &mut Told) -> Paged<(Bytes, Bytes, i64)> {
         let view = self.view();
         let kept = if put.ignore_value || put.ignore_lease { view.entry(&put.key)? } else { None };
         let mut lease = put.lease;
@@ -183,7 +191,7 @@ impl<P: PagesMut> Writer<'_, P> {
                 (Bytes::copy_from_slice(&put.key), Bytes::from(view.value(&entry.body)?.into_owned()))
             }
             None if put.ignore_value => (Bytes::copy_from_slice(&put.key), Bytes::new()),
-            _ if put.value.len() <= COPIED_VALUE_BYTES_MAX => joined(&put.key, &put.value),
+            _ if put.value.len() <= COPIED_VALUE_BYTES_MAX => (told.copy(&put.key), told.copy(&put.value)),
             _ => (Bytes::copy_from_slice(&put.key), put.value.clone()),
         };
         Ok((key, value, lease))
@@ -191,6 +199,7 @@ impl<P: PagesMut> Writer<'_, P> {
 
     /// The event and the answer of a put just made, whose entry and the one before are in the scratch.
     fn tell_put(&mut self, put: &PutRequest, over: Over, key: Bytes, value: Bytes) -> Paged<PutReply> {
+        let mut told = std::mem::take(&mut self.mvcc.told);
         let view = self.view();
         let scratch = &self.mvcc.scratch;
         let entry = view.read(TreeId::Keys, Entry::read(&scratch.entry))?;
@@ -203,9 +212,10 @@ impl<P: PagesMut> Writer<'_, P> {
             let old = view.read(TreeId::Keys, Entry::read(&scratch.before))?;
             lease_before = view.read(TreeId::Keys, old.body.fields())?.lease;
             if put.prev_kv || self.mvcc.tells {
-                before = Some(Arc::new(view.key_value_of(&kv.key, &old.body)?));
+                before = Some(Arc::new(view.key_value_by(&kv.key, &old.body, |value| told.copy(value))?));
             }
         }
+        self.mvcc.told = told;
         self.move_lease(&kv.key, lease_before, lease)?;
         if self.mvcc.tells {
             let prev_kv = self.before_command(over, before.as_ref(), &kv.key)?;
