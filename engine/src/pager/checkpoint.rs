@@ -324,6 +324,7 @@ impl PageFile {
         self.durable = Durable::of(&checkpoint.root);
         self.names = checkpoint.names;
         self.cut_at = Some(now);
+        self.ended(now);
         pager.chosen_durable();
     }
 }

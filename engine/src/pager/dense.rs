@@ -21,6 +21,12 @@ impl<T: Copy + Default> Dense<T> {
         }
     }
 
+    /// Bytes of memory it has.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.stretches.iter().flatten().map(|stretch| std::mem::size_of_val(&**stretch)).sum()
+    }
+
     #[inline]
     pub(super) fn set(&mut self, index: u32, value: T) {
         let at = index as usize / STRETCH;

@@ -34,7 +34,12 @@ impl<T> Doubling<T> {
 
     /// All elements there are.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.pieces.iter().filter_map(OnceLock::get).flat_map(|piece| piece.iter())
+        self.pieces().flatten()
+    }
+
+    /// The pieces there are.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[T]> {
+        self.pieces.iter().filter_map(OnceLock::get).map(|piece| &**piece)
     }
 }
 

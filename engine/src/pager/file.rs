@@ -6,7 +6,8 @@
 //! | a checkpoint begins when something was published since the last one, and |
 //! |---|
 //! | it was asked for |
-//! | a quarter of [`PagerOptions::dirty_bytes`] waits in memory: of a large store each change waits with a leaf and a branch of its own, and a restart reads them all again |
+//! | pages of a quarter of [`PagerOptions::dirty_bytes`] were replaced since the last one began: of a large store each change replaces a leaf and a branch of its own, and a restart reads them all again |
+//! | three eighths of it wait in memory |
 //! | [`PagerOptions::checkpoint_wal_bytes`] of log were written since the last one began |
 //! | [`PagerOptions::snapshot_entries`] entries were applied since the last one |
 //! | the oldest change is [`PagerOptions::checkpoint_interval_us`] old (a second, while the disk is full: what was freed becomes reusable by it) |
@@ -44,10 +45,15 @@ const CUT_RETRY_US: Micros = 1_000_000;
 const CHECKPOINT_US: Micros = 5_000_000;
 /// The same of one that somebody waits for.
 const HASTENED_US: Micros = 1_000_000;
-/// Between two pieces of a cut.
-const CUT_PAUSE_US: Micros = 5_000;
+/// Between two pieces of a cut: what is let go of the medium may be told, too, and is busy with it.
+const CUT_PAUSE_US: Micros = 20_000;
 /// How often memory is given back while nothing is published, in microseconds.
 const RECLAIM_US: Micros = 20_000;
+/// So long after what was kept for changes was given back, an allocator that waits before it gives memory back to the system is ready to.
+const BREATH_US: Micros = 2_000_000;
+/// It does so only while it is asked for more: so often, for so many bytes, which are not touched.
+const BREATHS: usize = 16;
+const BREATH_BYTES: usize = 4 << 20;
 
 /// Numbers and places of a page file.
 #[derive(Clone, Debug)]
@@ -65,6 +71,8 @@ pub struct PagerOptions {
     pub checkpoint_interval_us: u64,
     /// Entries applied after which a checkpoint begins, if set.
     pub snapshot_entries: Option<u64>,
+    /// How long nothing is published before the memory that is kept for changes is given back, in microseconds (default 3 s).
+    pub rest_us: Micros,
     /// How fast used pages are read again and checked, in bytes per second; 0 (default): not at all.
     pub scrub_bytes_per_s: u64,
 }
@@ -79,6 +87,7 @@ impl PagerOptions {
             checkpoint_wal_bytes: 48 << 20,
             checkpoint_interval_us: 60_000_000,
             snapshot_entries: None,
+            rest_us: 3_000_000,
             scrub_bytes_per_s: 0,
         }
     }
@@ -157,6 +166,12 @@ pub(super) struct PageFile {
     hastened: bool,
     /// When memory that was written out is given back, although nothing is published.
     reclaim_at: Option<Micros>,
+    /// The newest transaction that was published when this was looked at last.
+    seen_tx: u64,
+    /// When what is kept for changes is given back, if none comes.
+    rest_at: Option<Micros>,
+    /// When the allocator is reminded of that.
+    breath_at: Option<Micros>,
     /// Bytes of log when the last checkpoint began.
     chosen_wal_bytes: u64,
     /// When that was; before the first one, when the file was opened.
@@ -190,6 +205,9 @@ impl PageFile {
             requested: false,
             hastened: false,
             reclaim_at: None,
+            seen_tx: meta.root.tx,
+            rest_at: None,
+            breath_at: None,
             chosen_wal_bytes: 0,
             begun_at: now,
             waits_since: None,
@@ -232,6 +250,7 @@ impl PageFile {
         }
         self.reclaim(pager, now);
         let published = pager.published();
+        self.rest(pager, published.tx, now);
         if self.waits_since.is_none() && published.tx > self.chosen_tx() {
             self.waits_since = Some(now);
         }
@@ -269,6 +288,29 @@ impl PageFile {
         self.reclaim_at = (0 < left && left < before).then_some(now + RECLAIM_US);
     }
 
+    /// A checkpoint has ended.
+    pub(super) fn ended(&mut self, now: Micros) {
+        self.rest_at = Some(now + self.options.rest_us);
+    }
+
+    /// After a time without changes, gives back what is kept for them. While not all is in the file this is left to the next
+    /// checkpoint's end.
+    fn rest(&mut self, pager: &mut Pager, published: u64, now: Micros) {
+        if published != self.seen_tx {
+            self.seen_tx = published;
+            self.rest_at = Some(now + self.options.rest_us);
+        }
+        if self.rest_at.is_some_and(|at| now >= at) {
+            self.rest_at = None;
+            let rests = !self.is_busy() && pager.rest();
+            self.breath_at = rests.then_some(now + BREATH_US);
+        }
+        if self.breath_at.is_some_and(|at| now >= at) {
+            self.breath_at = None;
+            (0..BREATHS).for_each(|_| drop(std::hint::black_box(Vec::<u8>::with_capacity(BREATH_BYTES))));
+        }
+    }
+
     /// The newest transaction that is durable or on its way to be.
     fn chosen_tx(&self) -> u64 {
         self.checkpoint.as_ref().map_or(self.durable.tx, |checkpoint| checkpoint.root.tx)
@@ -286,7 +328,8 @@ impl PageFile {
         }
         let entries = published.standing.applied.saturating_sub(self.durable.applied);
         self.requested
-            || pager.dirty_bytes() >= self.options.dirty_bytes / 4
+            || pager.replaced_bytes() >= self.options.dirty_bytes / 4
+            || pager.dirty_bytes() >= self.options.dirty_bytes / 8 * 3
             || wal_bytes.saturating_sub(self.chosen_wal_bytes) >= self.options.checkpoint_wal_bytes
             || self.options.snapshot_entries.is_some_and(|least| entries >= least)
             || self.hastened
@@ -382,8 +425,8 @@ impl PageFile {
         let pause = self.checkpoint.as_ref().and_then(|checkpoint| {
             [self.out.resume_at(now), checkpoint.resume_at(now)].into_iter().flatten().max()
         });
-        let times =
-            [interval, pause, self.length.wakeup(), self.cut_at, self.reclaim_at, self.scrub.wakeup()];
+        let rest = [self.reclaim_at, self.rest_at, self.breath_at].into_iter().flatten().min();
+        let times = [interval, pause, self.length.wakeup(), self.cut_at, rest, self.scrub.wakeup()];
         PagerNext { at_once: budget == 0, at: times.into_iter().flatten().filter(|at| *at > now).min() }
     }
 
@@ -423,10 +466,11 @@ impl Pager {
     }
 
     /// Whoever needs the medium more begs for quiet until then: pages are not written, unless there is a hurry, and go
-    /// on in smaller portions.
+    /// on in smaller portions; nothing is cut off the file.
     pub fn hold_writes(&mut self, now: Micros, until: Micros) {
         if let Some(file) = &mut self.file {
             file.out.hold(now, until);
+            file.cut_at = file.cut_at.map(|at| at.max(until));
         }
     }
 

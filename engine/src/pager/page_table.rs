@@ -35,8 +35,12 @@ use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-/// Pages kept to be used again, instead of being given back to the allocator.
-const POOL_PAGES: usize = 2048;
+/// Pages kept to be used again, instead of being given back to the allocator: as many as the last checkpoint wrote, within
+/// these bounds. An allocator that gives some of them back to the system, and asks for them again, breaks up the large pages that
+/// they lie in.
+const POOL_PAGES: (usize, usize) = (2_048, 16_384);
+/// Those beyond are given back so many at a time.
+const POOL_GIVES: usize = 64;
 
 /// One page id. Only the writer changes it.
 #[repr(align(16))]
@@ -216,6 +220,10 @@ pub(super) struct TableWriter {
     retired: Retired<Kept>,
     readers: Vec<u64>,
     pool: Vec<OpenPage>,
+    /// Within [`POOL_PAGES`].
+    pool_max: usize,
+    /// Entries that are not 0.
+    in_memory: usize,
 }
 
 impl TableWriter {
@@ -231,7 +239,8 @@ impl TableWriter {
             map,
         };
         let (retired, readers) = (Retired::default(), Vec::new());
-        TableWriter { table: Arc::new(table), root, retired, readers, pool: Vec::new() }
+        let (pool, pool_max) = (Vec::new(), POOL_PAGES.0);
+        TableWriter { table: Arc::new(table), root, retired, readers, pool, pool_max, in_memory: 0 }
     }
 
     /// The readers' end.
@@ -280,6 +289,7 @@ impl TableWriter {
         );
         entry.page.store(Arc::into_raw(page).cast_mut(), Ordering::Release);
         entry.tx.store(tx, Ordering::Release);
+        self.in_memory += 1;
     }
 
     /// Takes the page of transaction `tx` out of the table, if it is there: readers who can have it keep it.
@@ -294,6 +304,7 @@ impl TableWriter {
         // stays while a reader can have the page.
         let page = unsafe { Arc::from_raw(page) };
         self.retired.push(tx, self.root.tx + 1, Kept::Page(page));
+        self.in_memory -= 1;
         true
     }
 
@@ -343,9 +354,11 @@ impl TableWriter {
     pub(super) fn reclaim(&mut self, budget: usize) {
         // listed anew: what is in `retired` was taken out of reach before this
         self.table.readers.list(&mut self.readers);
-        let pool = &mut self.pool;
+        let (pool, pool_max) = (&mut self.pool, self.pool_max);
+        let beyond = pool.len().saturating_sub(pool_max).min(POOL_GIVES);
+        pool.truncate(pool.len() - beyond);
         self.retired.settle(&self.readers, budget, |kept| match kept {
-            Kept::Page(page) if pool.len() < POOL_PAGES => pool.extend(OpenPage::again(page)),
+            Kept::Page(page) if pool.len() < pool_max => pool.extend(OpenPage::again(page)),
             Kept::Page(page) => drop(page),
             Kept::Root(root) => drop(root),
         });
@@ -364,8 +377,22 @@ impl TableWriter {
 
     /// Takes back a page that was never published.
     pub(super) fn take_back(&mut self, page: OpenPage) {
-        if self.pool.len() < POOL_PAGES {
+        if self.pool.len() < self.pool_max {
             self.pool.push(page);
+        }
+    }
+
+    /// A checkpoint wrote so many pages: as many may be needed until the next one.
+    pub(super) fn expect(&mut self, pages: usize) {
+        self.pool_max = pages.clamp(POOL_PAGES.0, POOL_PAGES.1);
+    }
+
+    /// Gives back what is kept for pages to come: blank ones, and the memory of entries if there is none that is not 0. Of a
+    /// large file, whose pages change here and there, that is 16 bytes for each of its pages.
+    pub(super) fn rest(&mut self) {
+        self.pool = Vec::new();
+        if ATOMICS_ARE_PLAIN && self.in_memory == 0 {
+            self.table.entries.pieces().for_each(give_back);
         }
     }
 }
@@ -383,6 +410,34 @@ fn empty_entries(len: usize) -> Box<[Entry]> {
         return unsafe { Box::new_zeroed_slice(len).assume_init() };
     }
     (0..len).map(|_| Entry { tx: AtomicU64::new(0), page: AtomicPtr::new(ptr::null_mut()) }).collect()
+}
+
+#[cfg(test)]
+impl TableWriter {
+    /// How many pages are kept to be used again.
+    pub(super) fn pool(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Where the entry of `id` lies in memory.
+    pub(super) fn address(&self, id: PageId) -> usize {
+        ptr::from_ref(self.table.entries.get(id.0).expect("there is one")).addr()
+    }
+}
+
+/// Gives the memory of entries back to the system, until they are used again; all of them are 0, and then they are 0 again.
+fn give_back(entries: &[Entry]) {
+    let bytes = entries.as_ptr_range();
+    let (begin, end) =
+        (bytes.start.addr().next_multiple_of(PAGE_BYTES), bytes.end.addr() / PAGE_BYTES * PAGE_BYTES);
+    if begin >= end {
+        return;
+    }
+    let start = entries.as_ptr().cast::<u8>().with_addr(begin).cast_mut();
+    // SAFETY: whole system pages inside one allocation of the table's, anonymous memory, all zero bytes: the kernel puts
+    // pages of zeros in their place. Only the writer stores to entries, and it is here; a reader loads the same zeros before
+    // and after. Where the system's pages are larger than these, or cannot be given back, it refuses and nothing happens.
+    let _ = unsafe { libc::madvise(start.cast(), end - begin, libc::MADV_DONTNEED) };
 }
 
 /// A page that only the open transaction has.

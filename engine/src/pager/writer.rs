@@ -7,7 +7,6 @@
 //! ```
 //! Always exactly one transaction is open: the newest root's number, plus one.
 
-use super::children::fill_child_crcs;
 use super::dense::Dense;
 use super::dirty::Dirty;
 use super::file::PageFile;
@@ -32,7 +31,7 @@ pub struct Pager {
     tx: u64,
     open: Vec<Open>,
     /// Page id -> place in `open`, plus one; 0: not of this transaction.
-    places: Dense<u32>,
+    pub(super) places: Dense<u32>,
     /// Pages of older transactions that this one freed.
     freed: Vec<Freed>,
     pub(super) reuse: Reuse,
@@ -45,6 +44,8 @@ pub struct Pager {
     pub(super) defragment: bool,
     /// The file, unless all is in memory.
     pub(super) file: Option<PageFile>,
+    /// Pages freed since a root was chosen that the durable root, or the chosen one, reaches: what a replay from there reads anew.
+    pub(super) replaced: usize,
     /// Room for [`Pager::reclaim`].
     free_ids: Vec<PageId>,
 }
@@ -89,6 +90,7 @@ impl Pager {
             captured: 0,
             defragment: false,
             file: None,
+            replaced: 0,
             free_ids: Vec::new(),
         }
     }
@@ -148,6 +150,22 @@ impl Pager {
         self.reclaim_within(RECLAIM_BUDGET);
     }
 
+    /// Gives back the memory that is kept for changes to come, where all that is published is in the file; whether it was.
+    pub(super) fn rest(&mut self) -> bool {
+        let at_rest = self.open.is_empty() && self.freed.is_empty() && self.chosen.is_none();
+        if !at_rest || self.dirty.pages() + self.captured > 0 {
+            return false;
+        }
+        self.places = Dense::new();
+        // Every branch is in the file, with the CRCs of its children, so nobody asks for those: only a meta for the trees'.
+        let written = std::mem::replace(&mut self.crcs, Dense::new());
+        for tree in self.published().trees.iter().flatten() {
+            self.crcs.set(tree.id.0, written.get(tree.id.0));
+        }
+        self.table.rest();
+        true
+    }
+
     fn reclaim_within(&mut self, budget: usize) {
         let mut free_ids = std::mem::take(&mut self.free_ids);
         self.reuse.settle(self.table.readers(), budget, |id| free_ids.push(id));
@@ -191,7 +209,9 @@ impl Pager {
             if in_memory.is_some_and(|page| self.dirty.remove(freed.id, page.level())) {
                 self.reuse.written_for_nobody(freed.id);
             }
-            self.reuse.freed(self.tx, freed, counts.is_some_and(|durable| freed.born <= durable));
+            let replaced = counts.is_some_and(|durable| freed.born <= durable);
+            self.replaced += usize::from(replaced);
+            self.reuse.freed(self.tx, freed, replaced);
         }
         self.freed = list;
         freed
@@ -225,10 +245,8 @@ impl Pager {
     /// Copies a page of an older transaction into the open one.
     fn copy(&mut self, tree: TreeId, at: &mut ChildRef) -> Paged<&mut Page> {
         let mut page = self.table.blank();
+        // CRCs of children that it does not know are filled in where it is written
         page.0.copy_from_slice(&self.page(tree, at)?.0);
-        if page.level() > 0 {
-            fill_child_crcs(&mut page, |id, tx| self.child_crc(id, tx));
-        }
         self.free_page(at);
         let id = self.space.take();
         page.set_place(id, self.tx);

@@ -59,6 +59,8 @@ impl Pager {
         // ids are u32, so their end is too
         let bitmaps = self.space.changed_bitmaps(root.pages_end as u32, &taken, &dropped);
         self.captured = self.dirty.pages();
+        self.table.expect(self.captured);
+        self.replaced = 0;
         self.chosen = Some(Arc::clone(&root));
         Chosen { root, levels: self.dirty.take(), bitmaps }
     }
@@ -141,6 +143,11 @@ impl Pager {
         if self.crcs.get(id.0) != 0 {
             self.crcs.set(id.0, 0);
         }
+    }
+
+    /// Bytes of pages that were replaced since a root was chosen last: what a replay from there has to read.
+    pub(super) fn replaced_bytes(&self) -> u64 {
+        (self.replaced * PAGE_BYTES) as u64
     }
 
     /// Bytes of published pages that the file does not have, those of a checkpoint under way included.

@@ -16,7 +16,7 @@ const FATES: u64 = 6;
 /// Fates tried at each stop, in turn; the long run tries all.
 const FATES_TRIED: u64 = 2;
 /// Seeds, each a run of its own.
-const SEEDS: u64 = 32;
+const SEEDS: u64 = 34;
 /// Length of a new file.
 const FIRST_BYTES: u64 = (8 + 512) * 4096;
 /// Crash points that a run must reach at least.

@@ -38,6 +38,7 @@ pub(crate) fn small_options(seed: u64) -> PagerOptions {
         dirty_bytes: if seed.is_multiple_of(3) { 96 << 10 } else { 400 << 10 },
         checkpoint_wal_bytes: if seed.is_multiple_of(2) { 24 << 10 } else { 1 << 20 },
         checkpoint_interval_us: 15_000,
+        rest_us: 2_000,
         ..PagerOptions::new(PathBuf::from(PATH), OWNER)
     }
 }

@@ -62,6 +62,115 @@ fn a_page_is_brought_in_and_checked_at_its_first_touch_only() {
 }
 
 #[test]
+fn at_rest_only_what_a_meta_asks_for_is_kept() {
+    let map = Arc::new(TestMap::new());
+    let (mut pager, mut root, run) = written(&map);
+    let far = PageId(1_000_000);
+    pager.places.set(far.0, 0);
+    pager.crcs.set(far.0, 7);
+    assert!(pager.crcs.bytes() > 100_000 && pager.places.bytes() > 50_000);
+    let crc = pager.child_crc(root.id, root.tx);
+    assert!(crc.is_some() && pager.child_crc(run.first, run.tx).is_some());
+    assert!(pager.rest());
+    assert_eq!(pager.child_crc(root.id, root.tx), crc, "the meta of a later root may name it");
+    assert_eq!(pager.child_crc(run.first, run.tx), None);
+    assert_eq!((pager.crcs.bytes(), pager.places.bytes()), (65_536, 0));
+    check(&pager, &root);
+
+    // not while there are changes: open, published, or on their way
+    change(&mut pager, &mut root);
+    assert!(!pager.rest(), "one is open");
+    publish(&mut pager, Some(root));
+    assert!(!pager.rest(), "one is in memory");
+    check(&pager, &root);
+    let on_the_way = pager.spill_candidates(10);
+    assert!(!pager.rest());
+    for (id, tx, page) in on_the_way {
+        let crc = map.write(id, &page);
+        pager.page_written(id, tx, crc);
+    }
+    check(&pager, &root);
+    assert!(pager.rest());
+    check(&pager.reader().read(), &root);
+}
+
+#[test]
+fn the_memory_of_an_empty_table_goes_and_comes_again() {
+    let map = Arc::new(TestMap::new());
+    let (mut pager, ..) = written(&map);
+    // pages far apart: each touches memory of the table that no other does
+    let mut pages = Vec::new();
+    for number in 0..1_000 {
+        let id = PageId(1_000_000 + number * 256);
+        let mut page = Page::new(PageKind::Leaf, TREE as u8, 0, id, pager.open_tx());
+        fill(&mut page, id, pager.open_tx());
+        pager.table.install(id, pager.open_tx(), Arc::new(page));
+        pages.push(id);
+    }
+    let tx = pager.open_tx();
+    publish(&mut pager, None);
+    let reader = pager.reader();
+    let in_memory = |pager: &Pager| pages.iter().filter(|id| is_resident(pager.table.address(**id))).count();
+    pager.table.rest();
+    assert_eq!(in_memory(&pager), pages.len(), "pages are in it");
+    for id in &pages {
+        assert!(pager.table.clear(*id, tx));
+    }
+    pager.table.rest();
+    // the first and the last system page may hold what is not the table's
+    assert!(in_memory(&pager) <= 2, "{} of {}", in_memory(&pager), pages.len());
+    for id in &pages {
+        assert!(reader.read().memory(*id, tx).is_none());
+    }
+    let mut again = make(&mut pager);
+    change(&mut pager, &mut again);
+    publish(&mut pager, Some(again));
+    check(&reader.read(), &again);
+}
+
+/// Whether there is memory behind an address of this process, as the kernel's table says.
+fn is_resident(address: usize) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let pagemap = std::fs::File::open("/proc/self/pagemap").expect("it is there");
+    let mut word = [0; 8];
+    pagemap.read_exact_at(&mut word, (address / PAGE_BYTES * 8) as u64).expect("an address of this process");
+    u64::from_ne_bytes(word) >> 63 == 1
+}
+
+/// Makes what is published durable.
+fn checkpoint(pager: &mut Pager, map: &TestMap) {
+    let mut chosen = pager.choose();
+    while let Some(id) = chosen.levels.iter_mut().find_map(crate::pager::dirty::PageSet::pop_first) {
+        let page = pager.captured_page(id).expect("not written yet");
+        let crc = map.write(id, &page);
+        pager.page_written(id, page.tx(), crc);
+    }
+    pager.chosen_durable();
+}
+
+#[test]
+fn as_many_pages_are_kept_as_the_last_checkpoint_wrote() {
+    let map = Arc::new(TestMap::new());
+    let mut pager = open(&map);
+    let made: Vec<_> = (0..5_000).map(|_| make(&mut pager)).collect();
+    publish(&mut pager, Some(made[0]));
+    checkpoint(&mut pager, &map);
+    (0..20).for_each(|_| pager.reclaim());
+    assert_eq!(pager.table.pool(), 5_000);
+    let mut at = made[0];
+    change(&mut pager, &mut at);
+    publish(&mut pager, Some(at));
+    checkpoint(&mut pager, &map);
+    let before = pager.table.pool();
+    pager.reclaim();
+    assert_eq!(before - pager.table.pool(), 64, "a few at a time");
+    (0..100).for_each(|_| pager.reclaim());
+    assert_eq!(pager.table.pool(), 2_048);
+    assert!(pager.rest());
+    assert_eq!(pager.table.pool(), 0);
+}
+
+#[test]
 fn a_page_is_hinted_once_and_only_while_nobody_has_touched_it() {
     let map = Arc::new(TestMap::new());
     let (mut pager, at, run) = written(&map);
@@ -195,7 +304,7 @@ fn a_page_that_the_medium_does_not_give_is_a_fault() {
 }
 
 #[test]
-fn a_branch_is_spilled_after_its_children_and_knows_their_crcs_when_copied() {
+fn a_branch_is_spilled_after_its_children_and_its_copy_learns_their_crcs_where_it_is_written() {
     let map = Arc::new(TestMap::new());
     let mut pager = open(&map);
     let leaves = [make(&mut pager), make(&mut pager)];
@@ -216,9 +325,11 @@ fn a_branch_is_spilled_after_its_children_and_knows_their_crcs_when_copied() {
     }
     let second = pager.spill_candidates(10);
     assert_eq!(second.iter().map(|(id, _, _)| *id).collect::<Vec<_>>(), [branch.id]);
-    let copy = pager.page_mut(TREE, &mut branch).expect("in memory");
-    let children = crate::pager::children::children(copy);
-    assert_eq!(children.map(|child| child.crc).collect::<Vec<_>>(), crcs);
+    let mut image = pager.page_mut(TREE, &mut branch).expect("in memory").clone();
+    let is_known = crate::pager::children::fill_child_crcs(&mut image, |id, tx| pager.child_crc(id, tx));
+    let children = crate::pager::children::children(&image);
+    assert!(is_known && children.map(|child| child.crc).eq(crcs));
+    assert!(!pager.rest(), "it still has to be written");
 }
 
 #[test]

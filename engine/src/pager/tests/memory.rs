@@ -28,6 +28,31 @@ fn a_reader_sees_its_root_until_it_goes() {
 }
 
 #[test]
+fn what_a_reader_held_back_is_given_back_in_portions() {
+    let mut pager = Pager::in_memory();
+    let made: Vec<_> = (0..5_000).map(|_| make(&mut pager)).collect();
+    publish(&mut pager, None);
+    let pin = pager.reader().pin_published();
+    made.iter().for_each(|at| pager.free_page(at));
+    publish(&mut pager, None);
+    drop(pin);
+    let held = |pager: &Pager| (pager.held_back().ids_for_readers, pager.held_back().in_memory);
+    let (mut before, mut portions) = (held(&pager), 0);
+    assert_eq!(before.0, 5_000);
+    while before != (0, 0) {
+        pager.reclaim();
+        let now = held(&pager);
+        assert!(
+            before.0.abs_diff(now.0) <= 512 && before.1.abs_diff(now.1) <= 1_024,
+            "{before:?}, then {now:?}"
+        );
+        (before, portions) = (now, portions + 1);
+        assert!(portions < 50, "it does not end: {now:?}");
+    }
+    assert!(portions >= 9, "{portions}");
+}
+
+#[test]
 fn a_page_of_the_open_transaction_is_changed_in_place() {
     let mut pager = Pager::in_memory();
     let mut at = make(&mut pager);
