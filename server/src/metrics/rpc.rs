@@ -250,9 +250,9 @@ impl Rpc<'_> {
         self.cell.received.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A message went.
-    pub fn sent(self) {
-        self.cell.sent.fetch_add(1, Ordering::Relaxed);
+    /// So many messages went.
+    pub fn sent(self, messages: u64) {
+        self.cell.sent.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// An rpc ended, `elapsed_ns` after it began.
@@ -298,9 +298,9 @@ impl<M: Deref<Target = Metrics>> Call<M> {
         self.metrics.rpc(self.method).received();
     }
 
-    /// A message went.
-    pub fn sent(&self) {
-        self.metrics.rpc(self.method).sent();
+    /// So many messages went.
+    pub fn sent(&self, messages: u64) {
+        self.metrics.rpc(self.method).sent(messages);
     }
 
     /// Ends it.

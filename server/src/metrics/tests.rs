@@ -244,7 +244,7 @@ fn rpcs_are_counted_by_method_and_code_and_a_dropped_one_is_canceled() {
     let metrics = Arc::new(metrics(&["--metrics=extensive"]));
     let put = Call::start(&*metrics, Method::Put);
     put.received();
-    put.sent();
+    put.sent(1);
     put.finish(Code::Ok);
     Call::start(&*metrics, Method::Put).finish(Code::InvalidArgument);
     for _ in 0..6 {

@@ -67,9 +67,10 @@ impl Outgoing {
 
     fn look_at(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
-            let call = self.call.as_ref();
             let sent = messages(data);
-            (0..sent).for_each(|_| call.into_iter().for_each(Call::sent));
+            if let Some(call) = &self.call {
+                call.sent(sent as u64);
+            }
             let bytes = data.len().saturating_sub(sent * PREFIX_BYTES);
             self.metrics.add(Count::GrpcBytesSent, bytes as u64);
         }

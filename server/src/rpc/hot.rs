@@ -255,7 +255,7 @@ impl Exchange {
         self.inner.tell_if_slow(self.method, self.call.began().elapsed());
         if self.send(out.freeze()).is_ok() {
             self.inner.serving.shared.metrics.add(Count::GrpcBytesSent, bytes as u64);
-            self.call.sent();
+            self.call.sent(1);
             self.call.finish(Code::Ok);
         }
     }

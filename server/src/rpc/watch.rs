@@ -81,6 +81,7 @@ impl StreamingService<pb::WatchRequest> for WatchService {
             requests: Some(request.into_inner()),
             require_leader: self.require_leader,
             taken: VecDeque::new(),
+            header: Header::default(),
             over: false,
         };
         Box::pin(std::future::ready(Ok(Response::new(stream))))
@@ -96,6 +97,8 @@ pub(crate) struct WatchStream {
     require_leader: bool,
     /// Taken from the hub and still to be sent: a visit to the hub costs as much as a message.
     taken: VecDeque<Message>,
+    /// The header of the last response of those taken together: of one revision they have the same.
+    header: Header,
     over: bool,
 }
 
@@ -155,6 +158,7 @@ impl WatchStream {
 
     /// Takes what the hub has to say, as far as it is to be sent at once.
     fn take(&mut self) {
+        self.header = Header::default();
         let WatchStream { serving, key, taken, .. } = self;
         serving.with_hub(|hub| {
             let mut bytes = 0;
@@ -176,15 +180,45 @@ impl WatchStream {
         Some(Ok(self.frame(message)))
     }
 
-    fn frame(&self, message: Message) -> Frame {
-        let shared = &self.serving.shared;
-        let header = pb::ResponseHeader {
-            cluster_id: shared.cluster_id,
-            member_id: shared.member_id,
-            revision: message.revision,
-            raft_term: shared.node.status().term,
-        };
-        Frame { header, message }
+    fn frame(&mut self, message: Message) -> Frame {
+        if self.header.len == 0 || self.header.revision != message.revision {
+            let shared = &self.serving.shared;
+            self.header = Header::of(&pb::ResponseHeader {
+                cluster_id: shared.cluster_id,
+                member_id: shared.member_id,
+                revision: message.revision,
+                raft_term: shared.node.status().term,
+            });
+        }
+        Frame { header: self.header, message }
+    }
+}
+
+/// Bytes of a header's field at the most: four numbers of ten bytes, each with its key, and key and length of the whole.
+const HEADER_BYTES_MAX: usize = 4 * 11 + 2;
+
+/// A header as it is written: a batch's events go to each of its watchers behind the same one.
+#[derive(Clone, Copy)]
+struct Header {
+    revision: i64,
+    bytes: [u8; HEADER_BYTES_MAX],
+    /// 0: nothing is written yet.
+    len: usize,
+}
+
+impl Default for Header {
+    fn default() -> Header {
+        Header { revision: 0, bytes: [0; HEADER_BYTES_MAX], len: 0 }
+    }
+}
+
+impl Header {
+    fn of(header: &pb::ResponseHeader) -> Header {
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        let mut room = &mut bytes[..];
+        encoding::message::encode(1, header, &mut room);
+        let len = HEADER_BYTES_MAX - room.len();
+        Header { revision: header.revision, bytes, len }
     }
 }
 
@@ -225,13 +259,13 @@ impl Drop for WatchStream {
 
 /// A response to be encoded.
 pub(crate) struct Frame {
-    header: pb::ResponseHeader,
+    header: Header,
     message: Message,
 }
 
 impl Frame {
     fn encode(&self, out: &mut impl BufMut) {
-        encoding::message::encode(1, &self.header, out);
+        out.put_slice(&self.header.bytes[..self.header.len]);
         let id = self.message.watch_id;
         if id != 0 {
             encoding::int64::encode(2, &id, out);
@@ -312,7 +346,7 @@ mod tests {
 
     fn decoded(watch_id: i64, body: Body) -> pb::WatchResponse {
         let header = pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 3, raft_term: 4 };
-        let frame = Frame { header, message: Message { watch_id, revision: 3, body } };
+        let frame = Frame { header: Header::of(&header), message: Message { watch_id, revision: 3, body } };
         let mut out = BytesMut::new();
         frame.encode(&mut out);
         pb::WatchResponse::decode(Bytes::from(out)).unwrap()
@@ -345,6 +379,19 @@ mod tests {
         assert_eq!(response.events.len(), 2);
         assert!(response.fragment);
         assert_eq!(response.events[1].kv.as_ref().unwrap().key, "k");
+    }
+
+    #[test]
+    fn the_longest_header_has_room() {
+        let header = pb::ResponseHeader {
+            cluster_id: u64::MAX,
+            member_id: u64::MAX,
+            revision: -1,
+            raft_term: u64::MAX,
+        };
+        let written = Header::of(&header);
+        assert_eq!(written.len, HEADER_BYTES_MAX);
+        assert_eq!(pb::ResponseHeader::decode(&written.bytes[2..]), Ok(header));
     }
 
     #[test]
