@@ -44,21 +44,15 @@ die() {
     exit 1
 }
 
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-port=$(free_port) peer=$(free_port)
-url=http://127.0.0.1:$port
-
-# Starts the member and waits until a linearizable read answers (/health does one).
+# Starts the member, on any free port, and waits until a linearizable read answers (/health does one).
 start() {
     : >"$work/log"
     "$bin" --data-dir "$data" --quota-backend-bytes $((gb * 8000000000)) \
-        --listen-client-urls "$url" --advertise-client-urls "$url" \
-        --listen-peer-urls "http://127.0.0.1:$peer" --initial-advertise-peer-urls "http://127.0.0.1:$peer" \
-        --initial-cluster "default=http://127.0.0.1:$peer" >>"$work/log" 2>&1 &
+        --listen-client-urls http://127.0.0.1:0 --advertise-client-urls http://127.0.0.1:0 >>"$work/log" 2>&1 &
     server=$!
-    until [[ $(curl -s "$url/health" || true) == *'"true"'* ]]; do
+    url=
+    until [[ -n $url && $(curl -s "$url/health" || true) == *'"true"'* ]]; do
+        url=$(sed -n 's/.*serving client traffic insecurely.*"address":"\([^"]*\)".*/\1/p' "$work/log" | head -1)
         kill -0 "$server" 2>/dev/null || die "the member does not start"
         sleep 0.01
     done
@@ -82,8 +76,10 @@ round() {
     local name=$1 wal=0 now largest=0
     shift
     start
-    load --work put --seconds $((seconds * 2)) "$@" >"$work/load" 2>&1 &
+    load --work put --seconds $((seconds * 2 + 20)) "$@" >"$work/load" 2>&1 &
     local loader=$!
+    # what the log had before is written out and gone by then
+    sleep 10
     for _ in $(seq "$seconds"); do
         sleep 1
         now=$(wal_mib)

@@ -15,9 +15,12 @@ use crate::load::{self, Failed, LoadOptions, Meanwhile, Work, report};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A pair whose quiet run is above the bound is done again so often.
 const REPEATS_MAX: usize = 2;
+/// After what was written at full speed: it goes on to the medium for a while, and a run beside that is not quiet.
+const SETTLES: Duration = Duration::from_secs(20);
 
 /// What to run.
 #[derive(Clone, Debug, Args)]
@@ -147,12 +150,15 @@ fn prepare(options: &StallOptions, beside: Meanwhile, round: usize) -> Result<()
         Meanwhile::Compaction => {
             let seed = 1_000_000 + round as u64;
             let puts = LoadOptions { requests: Some(options.revisions), seed, ..options.load(Work::Put) };
-            load::measure(&puts).map(drop)
+            load::measure(&puts)?;
         }
         // the run that shrinks has deleted most keys
-        Meanwhile::Shrink if round > 1 => load::measure(&options.load(Work::Fill)).map(drop),
-        _ => Ok(()),
+        Meanwhile::Shrink if round > 1 => drop(load::measure(&options.load(Work::Fill))?),
+        _ if round > 1 => return Ok(()),
+        _ => {}
     }
+    std::thread::sleep(SETTLES);
+    Ok(())
 }
 
 /// One run, printed; its longest request in milliseconds.
