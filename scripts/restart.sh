@@ -76,10 +76,10 @@ round() {
     local name=$1 wal=0 now largest=0
     shift
     start
-    load --work put --seconds $((seconds * 2 + 20)) "$@" >"$work/load" 2>&1 &
+    load --work put --seconds $((seconds * 2 + 80)) "$@" >"$work/load" 2>&1 &
     local loader=$!
-    # what the log had before is written out and gone by then
-    sleep 10
+    # what the log had before is written out by then, and segments kept from a faster time are gone
+    sleep 60
     for _ in $(seq "$seconds"); do
         sleep 1
         now=$(wal_mib)

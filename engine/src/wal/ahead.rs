@@ -29,6 +29,9 @@ pub(super) const READY_SEGMENTS: usize = 2;
 /// Segments kept that nobody needs and that no further one is to be made of yet. A checkpoint lets several go at once, and
 /// those that follow are begun one by one until the next; making one afresh costs as many bytes as it will hold.
 const KEPT_RETIRED: usize = 4;
+/// Of those, what was left over each time one was used, so many times running, is removed: a burst needed more than there is
+/// need of now.
+const LOOKED_AT: u32 = 6;
 /// How long to wait after the disk was full before trying again, in microseconds: soon enough to go on by itself
 /// within a second, rare enough to cost nothing.
 pub const SPACE_RETRY_US: Micros = 250_000;
@@ -83,6 +86,10 @@ pub(super) struct Ahead {
     bytes_next: u64,
     ready: VecDeque<ReadySegment>,
     retired: VecDeque<RetiredSegment>,
+    /// The least that was left of them when one was used, and how often one was used, since this was acted upon.
+    left_over: (usize, u32),
+    /// So many of them are to be removed.
+    surplus: usize,
     /// The old segment whose dead tail is to be cut off, and its end.
     cut: Option<(u64, u64)>,
     job: Option<(Job, Token)>,
@@ -113,6 +120,8 @@ impl Ahead {
             bytes_next: largest.clamp(bytes_min, bytes_max),
             ready: ready.into(),
             retired: leftover.collect(),
+            left_over: (usize::MAX, 0),
+            surplus: 0,
             cut: None,
             job: None,
             completion: None,
@@ -179,9 +188,10 @@ impl Ahead {
         let wanted = self.ready.len() < READY_SEGMENTS;
         let waiting = self.full && now < self.retry_at;
         let fits = self.retired.front().is_some_and(|old| old.bytes >= self.bytes_min);
-        let spare = !fits || self.retired.len() > KEPT_RETIRED;
+        let spare = !fits || self.retired.len() > KEPT_RETIRED || self.surplus > 0;
         if wanted && fits {
             if !waiting && let Some(old) = self.retired.pop_front() {
+                self.note_use();
                 let op = Op::Rename {
                     from: segment_path(&self.dir, old.segment),
                     to: segment_path(&self.dir, segment),
@@ -189,10 +199,21 @@ impl Ahead {
                 self.start(disk, Job::RecycleRename { segment, old }, op);
             }
         } else if let Some(old) = self.retired.pop_front_if(|_| spare) {
+            self.surplus = self.surplus.saturating_sub(1);
             self.start(disk, Job::Remove, Op::Remove { path: segment_path(&self.dir, old.segment) });
         } else if wanted && !waiting {
             let op = Op::Open { path: unfinished_path(&self.dir), create: true, cached: false };
             self.start(disk, Job::Create { segment, bytes: self.bytes_next }, op);
+        }
+    }
+
+    /// A retired segment is used again.
+    fn note_use(&mut self) {
+        let (least, times) = self.left_over;
+        self.left_over = (least.min(self.retired.len()), times + 1);
+        if self.left_over.1 == LOOKED_AT {
+            self.surplus = self.left_over.0;
+            self.left_over = (usize::MAX, 0);
         }
     }
 

@@ -185,6 +185,27 @@ fn released_segments_are_recycled_and_the_log_opens_without_them() {
     }
 }
 
+#[test]
+fn segments_that_a_burst_left_behind_are_removed_when_they_are_not_used() {
+    let mut rig = Rig::new(1, small_options(1));
+    rig.run(200, 3000);
+    rig.settle();
+    rig.checkpoint();
+    rig.settle();
+    let after = segments(&rig.disk).len();
+    assert!(after >= 7, "{after}: four kept, one that is written, two ready");
+    // let go one by one as they are written
+    for _ in 0..2_000 {
+        rig.run(1, 300);
+        rig.settle();
+        rig.checkpoint();
+        rig.settle();
+    }
+    let steady = segments(&rig.disk).len();
+    assert!(steady < after, "{after}, then {steady}");
+    assert!(rig.wal.stats().segments_recycled > 10, "{:?}", rig.wal.stats());
+}
+
 fn number_of(segment: &Path) -> u64 {
     let name = segment.file_stem().and_then(|name| name.to_str()).expect("a name");
     u64::from_str_radix(name, 16).expect("a number")
