@@ -24,7 +24,7 @@ impl<T: Copy + Default> Dense<T> {
     /// Bytes of memory it has.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.stretches.iter().flatten().map(|stretch| std::mem::size_of_val(&**stretch)).sum()
+        self.stretches.iter().flatten().map(|stretch| size_of_val(&**stretch)).sum()
     }
 
     #[inline]
