@@ -8,6 +8,8 @@ use crate::Micros;
 
 /// The wait for a page: 20 MB a second, and down to 2.5.
 const PAGE_US: (Micros, Micros) = (200, 1_600);
+/// Moving pages does not wait longer than that: somebody asked for it, and it is over when all are moved.
+const MOVING_US_MAX: Micros = 400;
 /// A late write slows down once in this time: it stands behind what was changed before.
 const SLOWED_US: Micros = 10_000;
 /// As long without one, and the wait is shorter by a sixteenth.
@@ -37,8 +39,13 @@ impl Pace {
         }
     }
 
-    /// What a page is waited for.
-    pub(crate) fn page_us(&mut self, now: Micros) -> Micros {
+    /// What a page is waited for that is moved.
+    pub(crate) fn moving_page_us(&mut self, now: Micros) -> Micros {
+        self.page_us(now).min(MOVING_US_MAX)
+    }
+
+    /// What a page is waited for, whoever changes it.
+    fn page_us(&mut self, now: Micros) -> Micros {
         while self.page_us > PAGE_US.0 && now >= self.since + FASTER_US {
             self.page_us = (self.page_us - self.page_us / 16).max(PAGE_US.0);
             self.since += FASTER_US;
@@ -68,7 +75,7 @@ mod tests {
             now += SLOWED_US;
             pace.slow_down(now);
         }
-        assert_eq!(pace.page_us(now), PAGE_US.1);
+        assert_eq!((pace.page_us(now), pace.moving_page_us(now)), (PAGE_US.1, MOVING_US_MAX));
         assert_eq!(pace.page_us(now + FASTER_US - 1), PAGE_US.1);
         assert_eq!(pace.page_us(now + FASTER_US), PAGE_US.1 / 16 * 15);
         // as soon whether it was asked meanwhile or not

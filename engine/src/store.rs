@@ -201,7 +201,7 @@ impl Store {
         options: StoreOptions,
         now: Micros,
     ) -> Result<(Store, StoreOpened), Fault> {
-        let moving_dirty_bytes_max = options.dirty_bytes / 2;
+        let moving_dirty_bytes_max = options.dirty_bytes / 8 * 5;
         let (pager, opened) = Pager::open(disk, options, now)?;
         let mvcc = Mvcc::open(pager).map_err(|fault| *fault)?;
         Ok((Store::over(mvcc, moving_dirty_bytes_max), opened))
@@ -377,7 +377,7 @@ impl Store {
             self.moving = Some(pass);
             return Ok(Moving::Waits(now + MOVING_WAIT_US));
         }
-        self.moving_at = now + MOVING_PAGES as Micros * self.pace.page_us(now);
+        self.moving_at = now + MOVING_PAGES as Micros * self.pace.moving_page_us(now);
         self.moving = self.mvcc.relocate_step(pass, MOVING_PAGES)?;
         self.mvcc.publish();
         if self.moving.is_none() {
