@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What compaction, checkpoint, snapshot and Defragment do to the longest request: pairs of runs in open loop at 5,000 a second on
-# a member with 2 GB, each beside a quiet one; about 45 minutes on an otherwise idle machine.
+# a member with 2 GB, each beside a quiet one; about an hour on an otherwise idle machine.
 #
 #   scripts/stalls.sh [coffer-bench stalls' options, as --rounds 1 --seconds 20 --keys 200000]
 #
