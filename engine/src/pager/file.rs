@@ -299,6 +299,8 @@ impl PageFile {
         if published != self.seen_tx {
             self.seen_tx = published;
             self.rest_at = Some(now + self.options.rest_us);
+            // whoever changes something again is not to wait for the allocator; it is reminded after the next rest
+            self.breath_at = None;
         }
         if self.rest_at.is_some_and(|at| now >= at) {
             self.rest_at = None;
