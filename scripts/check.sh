@@ -41,6 +41,8 @@ step_doc() {
 step_binary() {
     cargo test --profile ci --no-run
     "$COFFER_BIN" --version
+    # README's command for running it, in the profile that is built: it must find the one binary that is meant
+    cargo run --profile ci -- --version | grep -q 'coffer'
 }
 
 # Which system calls a put makes: io_uring_enter and no fdatasync, and the reverse where io_uring is refused.
