@@ -42,7 +42,7 @@ step_binary() {
     cargo test --profile ci --no-run
     "$COFFER_BIN" --version
     # README's command for running it, in the profile that is built: it must find the one binary that is meant
-    cargo run --profile ci -- --version | grep -q 'coffer'
+    [[ $(cargo run --profile ci -- --version) == *'coffer Version'* ]]
 }
 
 # Which system calls a put makes: io_uring_enter and no fdatasync, and the reverse where io_uring is refused.
