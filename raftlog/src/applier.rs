@@ -15,7 +15,7 @@ use coffer_engine::store::{ConfState, Published, Store, WriteTx};
 use raft::eraftpb::{Entry, EntryType};
 use std::collections::VecDeque;
 
-/// Entries of one slice at most: a millisecond or a few of applying.
+/// Entries of one slice at most where nobody waits for answers: a millisecond or a few of applying.
 pub const SLICE_ENTRIES_MAX: usize = 512;
 /// Bytes of one slice at most (one entry may be larger).
 pub const SLICE_BYTES_MAX: u64 = 1 << 20;
@@ -29,8 +29,8 @@ pub struct Slice {
     pub compacted: bool,
 }
 
-/// Applies and publishes one slice from the front of `queue`; `applied` is told of each entry (index, term, what its
-/// command gave; `None` for an entry without a command). Gives `None` if the queue is empty.
+/// Applies and publishes one slice from the front of `queue`, at most `entries_max`; `applied` is told of each entry (index,
+/// term, what its command gave; `None` for an entry without a command). Gives `None` if the queue is empty.
 ///
 /// # Errors
 /// [`Error::Unusable`] names the entry that cannot be applied, [`Error::Fault`] what the store met while applying one;
@@ -38,6 +38,7 @@ pub struct Slice {
 pub fn apply_slice(
     store: &mut Store,
     queue: &mut VecDeque<Entry>,
+    entries_max: usize,
     applied: &mut dyn FnMut(u64, u64, Option<Applied>),
 ) -> Result<Option<Slice>, Error> {
     if queue.is_empty() {
@@ -46,7 +47,7 @@ pub fn apply_slice(
     let mut compacted = false;
     let mut tx = store.begin();
     let mut bytes = 0;
-    for _ in 0..SLICE_ENTRIES_MAX {
+    for _ in 0..entries_max {
         if bytes >= SLICE_BYTES_MAX {
             break;
         }

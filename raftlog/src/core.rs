@@ -54,6 +54,9 @@ const FOLLOWER_UNSYNCED_MAX: usize = 1;
 const READIES_A_STEP_MAX: usize = 8;
 /// A write of the log counts as at most twice the usual time and so much, when the usual time is told from the last ones.
 const USUAL_RISE_US: Micros = 1_000;
+/// Entries applied before those who wait for them are answered: the serving threads are at work on these answers, and on the
+/// requests that follow them, while the next ones are applied. Fewer make more copies of the tree's upper pages.
+pub const ANSWERED_TOGETHER_MAX: usize = 64;
 /// Versions removed in one step of a compaction: well under a millisecond.
 const COMPACTION_BUDGET: usize = 500;
 /// Weight of `(applied, last]` in bytes from which on proposals are refused: bounds memory and the replay.
@@ -653,8 +656,9 @@ impl Core {
         }
         let (slots, answers) = (&mut self.slots, &mut self.answers);
         let leases_expired = &mut self.leases_expired;
+        let (store, queue) = (&mut self.store, &mut self.to_apply);
         let slice =
-            applier::apply_slice(&mut self.store, &mut self.to_apply, &mut |index, term, applied| {
+            applier::apply_slice(store, queue, ANSWERED_TOGETHER_MAX, &mut |index, term, applied| {
                 let Some(asker) = slots.take(index, term, answers) else { return };
                 let Some(applied) = applied else { return };
                 if let (Asker::Expiry, Ok(Reply::LeaseExpire(true))) = (&asker, &applied.outcome) {

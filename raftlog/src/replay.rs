@@ -288,7 +288,9 @@ impl Replay {
             }
             self.replayed.entries += queue.len() as u64;
             self.replayed.bytes += bytes;
-            while applier::apply_slice(&mut self.store, &mut queue, &mut |_, _, _| {})?.is_some() {}
+            while applier::apply_slice(&mut self.store, &mut queue, SLICE_ENTRIES_MAX, &mut |_, _, _| {})?
+                .is_some()
+            {}
             self.view.set_applied(at - 1);
         }
         Ok(())

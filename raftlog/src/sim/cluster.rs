@@ -77,6 +77,8 @@ pub struct Answer {
     pub member: u64,
     /// When.
     pub at: Micros,
+    /// Which post of all members' brought it, counted from 1.
+    pub post: u64,
     /// To which request.
     pub to: ReplyTo,
     /// The answer.
@@ -119,6 +121,7 @@ pub struct Cluster {
     network: Network,
     checker: Checker,
     answers: Vec<Answer>,
+    posts: u64,
     faults: Vec<(u64, Error)>,
     rng: Rng,
     trace: u64,
@@ -153,6 +156,7 @@ impl Cluster {
             now: 1_000,
             seats,
             answers: Vec::new(),
+            posts: 0,
             faults: Vec::new(),
             rng,
             trace: 0,
@@ -449,9 +453,10 @@ impl Cluster {
         if let Some(events) = &post.events {
             self.checker.events(member, events);
         }
+        self.posts += 1;
         for (to, outcome) in post.answers {
             self.note(u64::from(to.slot));
-            self.answers.push(Answer { member, at: self.now, to, outcome });
+            self.answers.push(Answer { member, at: self.now, post: self.posts, to, outcome });
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use coffer_engine::disk::sim::Failure;
 use coffer_engine::mvcc::KeyRange;
 use coffer_engine::store::StoreOptions;
 use coffer_engine::wal::WalOptions;
+use coffer_raftlog::core::ANSWERED_TOGETHER_MAX;
 use coffer_raftlog::proposal::{Busy, Outcome, Request};
 use coffer_raftlog::recovery::{RecoveryOptions, owner, recover};
 use coffer_raftlog::sim::cluster::{Answer, CLUSTER_ID, Crash};
@@ -56,6 +57,22 @@ fn what_waits_while_a_write_is_out_becomes_one_batch() {
     solo.run(10_000);
     assert_eq!(solo.cluster.take_answers().len(), 101);
     assert_eq!(batches(&solo), before + 2);
+}
+
+#[test]
+fn those_who_came_first_in_a_batch_are_answered_before_the_rest_is_applied() {
+    let mut solo = Solo::new(7);
+    solo.done(put("first", "x"));
+    let batches = solo.core().wal().stats().batches;
+    for n in 0..3 * ANSWERED_TOGETHER_MAX {
+        solo.submit(|reply_to| Request::Propose { command: put(&format!("k{n:04}"), "x"), reply_to });
+    }
+    solo.run(20_000);
+    assert_eq!(solo.core().wal().stats().batches, batches + 1);
+    let answers = solo.cluster.take_answers();
+    assert!(answers.windows(2).all(|two| two[0].to.slot < two[1].to.slot));
+    let together: Vec<usize> = answers.chunk_by(|a, b| a.post == b.post).map(<[Answer]>::len).collect();
+    assert_eq!(together, [ANSWERED_TOGETHER_MAX; 3]);
 }
 
 #[test]
