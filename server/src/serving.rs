@@ -37,8 +37,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
-/// Undelivered responses of one watch stream, beside their bytes (etcd's channel holds 128).
-const WATCH_MESSAGES_MAX: usize = 1024;
+/// Undelivered responses of one watch stream, beside their bytes: every one of some thousands of watchers of a key gets one at once,
+/// and those that find no room read history, which costs twice as much.
+const WATCH_MESSAGES_MAX: usize = 16 * 1024;
 
 /// What all serving threads of a member share.
 pub struct Shared {
