@@ -34,6 +34,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
+/// Bytes of a segment kept ready that are looked at: where the batches of one that was begun would stand. The one that would be
+/// begun next is looked at whole.
+const LOOKED_AT_BYTES: u64 = 64 << 10;
 
 /// A segment of the log that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,10 +260,10 @@ impl Reader<'_, '_> {
             if block == FirstBlock::Blank || (too_many && segment == last + 1) {
                 return Err(self.corrupt(segment, 0, expected(), block.describe()));
             }
-            // the one above cannot have been begun before this one
-            if segment == last + 1
-                && let Some((head, offset)) =
-                    self.with_segment(segment, |reader, file| reader.any_batch(file, segment))?
+            // those above it cannot have been begun before the first one
+            let within = if segment == last + 1 { u64::MAX } else { LOOKED_AT_BYTES };
+            if let Some((head, offset)) =
+                self.with_segment(segment, |reader, file| reader.any_batch(file, segment, within))?
             {
                 let found = format!("{}, and {} at {offset}", block.describe(), head.describe());
                 return Err(self.corrupt(segment, 0, expected(), found));
@@ -270,11 +273,17 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// The first batch in a segment, of whatever life.
-    fn any_batch(&mut self, file: &mut OpenSegment, segment: u64) -> Result<Option<(BatchHead, u64)>, Fault> {
+    /// The first batch in the first `within` bytes of a segment, of whatever life.
+    fn any_batch(
+        &mut self,
+        file: &mut OpenSegment,
+        segment: u64,
+        within: u64,
+    ) -> Result<Option<(BatchHead, u64)>, Fault> {
         let mut found = None;
         let mut offset = FIRST_BATCH;
-        while offset + BLOCK <= file.bytes && found.is_none() {
+        let end = file.bytes.min(within);
+        while offset + BLOCK <= end && found.is_none() {
             let room = file_room(file, offset);
             found = self.head_at(file, segment, offset, room)?.ok();
             offset += BLOCK;
