@@ -191,11 +191,25 @@ impl Serving {
         self.watching.lock().sleeping.insert(key, waker.clone());
     }
 
+    /// Opens a watch stream whose idle watchers are told progress every `progress_every`. Events come to this thread from its
+    /// first one on.
+    pub fn open_stream(&self, progress_every: Micros) -> Key {
+        let mut watching = self.watching.lock();
+        if watching.hub.stats().streams == 0 {
+            self.mailbox.listen();
+            watching.hub.begin_at(self.shared.reader().position().revision);
+        }
+        watching.hub.open(self.shared.now(), progress_every)
+    }
+
     /// Forgets a watch stream.
     pub fn close_stream(&self, key: Key) {
         let mut watching = self.watching.lock();
         watching.hub.close(key);
         watching.sleeping.remove(&key);
+        if watching.hub.stats().streams == 0 {
+            self.mailbox.stop_listening();
+        }
     }
 
     /// Whether streams that insist on a leader are to end.

@@ -73,7 +73,7 @@ impl StreamingService<pb::WatchRequest> for WatchService {
     fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
         let serving = Arc::clone(&self.serving);
         let interval = progress_interval(serving.shared.config.watch_progress_notify_interval);
-        let key = serving.with_hub(|hub| hub.open(serving.shared.now(), interval));
+        let key = serving.open_stream(interval);
         serving.mailbox.signal();
         let stream = WatchStream {
             serving,

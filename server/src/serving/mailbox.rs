@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub struct Mailbox {
     slots_max: usize,
     slots: Mutex<Slots>,
     posted: Mutex<Posted>,
+    /// Whether events are wanted.
+    listening: AtomicBool,
     signalled: AtomicBool,
     waker: AtomicWaker,
 }
@@ -86,6 +88,7 @@ impl Mailbox {
             slots_max,
             slots: Mutex::default(),
             posted: Mutex::default(),
+            listening: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
@@ -105,6 +108,25 @@ impl Mailbox {
         let entry = &mut slots.slots[slot as usize];
         entry.state = State::Waiting(None);
         Some(Ticket { mailbox: Arc::clone(self), slot, generation: entry.generation, given: false })
+    }
+
+    /// From now on events are wanted: those of every state that is published after the one that a reader sees once this has
+    /// returned. Before, a post of nothing else wakes nobody.
+    pub fn listen(&self) {
+        self.listening.store(true, Ordering::Relaxed);
+        // with the fence in `post`: whoever posts sees this, or the reader here sees what was published before that post
+        fence(Ordering::SeqCst);
+    }
+
+    /// Nobody wants events any more.
+    pub fn stop_listening(&self) {
+        self.listening.store(false, Ordering::Relaxed);
+    }
+
+    fn listens(&self) -> bool {
+        // see `listen`
+        fence(Ordering::SeqCst);
+        self.listening.load(Ordering::Relaxed)
     }
 
     /// Makes the pump look.
@@ -188,6 +210,10 @@ impl Mailbox {
 
 impl proposal::Mailbox for Mailbox {
     fn post(&self, mut post: Post) {
+        post.events = post.events.filter(|_| self.listens());
+        if post.answers.is_empty() && post.events.is_none() {
+            return;
+        }
         let mut posted = self.posted.lock();
         if posted.answers.is_empty() {
             posted.answers = post.answers;
@@ -330,6 +356,7 @@ mod tests {
     #[test]
     fn events_beyond_the_bound_are_dropped_and_that_is_told() {
         let mailbox = Mailbox::new(0, 1);
+        mailbox.listen();
         let batch = Arc::new(EventBatch::default());
         for _ in 0..EVENT_BATCHES_MAX {
             mailbox.post(Post { answers: Vec::new(), events: Some(Arc::clone(&batch)) });
@@ -340,6 +367,21 @@ mod tests {
         assert!(events.is_empty());
         assert!(missed);
         assert!(!mailbox.drain().1, "told once");
+    }
+
+    #[test]
+    fn events_that_nobody_wants_are_not_kept_and_wake_nobody() {
+        let mailbox = Mailbox::new(0, 1);
+        let post = || mailbox.post(Post { answers: Vec::new(), events: Some(Arc::default()) });
+        post();
+        assert!(mailbox.signalled().now_or_never().is_none());
+        mailbox.listen();
+        post();
+        assert!(mailbox.signalled().now_or_never().is_some());
+        mailbox.stop_listening();
+        post();
+        assert!(mailbox.signalled().now_or_never().is_none());
+        assert_eq!(mailbox.drain().0.len(), 1);
     }
 
     #[test]

@@ -172,6 +172,13 @@ impl Hub {
         }
     }
 
+    /// Without a stream no events came; those up to `revision`, which is published, need not be looked at any more: whoever
+    /// watches from earlier on reads history.
+    pub fn begin_at(&mut self, revision: i64) {
+        debug_assert!(self.streams.len() == 0 && self.watchers.len() == 0, "somebody watches");
+        self.revision = self.revision.max(revision);
+    }
+
     /// Opens a stream whose idle watchers are told progress every `progress_every`.
     pub fn open(&mut self, now: Micros, progress_every: Micros) -> Key {
         self.streams.insert(Stream::new(now, progress_every))

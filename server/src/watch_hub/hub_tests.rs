@@ -273,6 +273,24 @@ fn a_start_in_the_future_is_silent_until_then_progress_included() {
 }
 
 #[test]
+fn a_hub_that_saw_no_events_begins_at_what_is_published() {
+    let mut world = World::new(Limits::default());
+    ["+a", "+b", "+c"].iter().for_each(|op| world.write(&[op]));
+    // the last one was posted all the same, and comes late
+    world.posts.drain(..2);
+    world.hub.begin_at(world.revision);
+    let stream = world.open();
+    world.create(stream, watch(all(), 0));
+    world.create(stream, watch(all(), 3));
+    world.post(0);
+    assert_eq!(world.read(stream), ["0 r4 created", "1 r4 created", "1 r4 Pb@3 Pc@4"]);
+    world.hub.request_progress(stream);
+    assert_eq!(world.read(stream), ["-1 r4 progress"], "no event is waited for");
+    world.put(&["+d"]);
+    assert_eq!(world.read(stream), ["0 r5 Pd@5", "1 r5 Pd@5"]);
+}
+
+#[test]
 fn filters_drop_kinds_and_nothing_is_sent_when_all_is_dropped() {
     let mut world = World::new(Limits::default());
     world.put(&["+a", "+b"]);
