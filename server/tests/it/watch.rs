@@ -67,6 +67,33 @@ fn a_txns_events_come_in_one_response() {
     member.stop();
 }
 
+/// Events come to a serving thread only while it has a stream: here its only one is closed and opened again all the time.
+#[test]
+fn a_stream_opened_while_others_write_is_told_every_revision_after_the_one_it_began_at() {
+    let mut member = TestMember::start(&["--serving-threads=1"]);
+    run(async {
+        let (mut writer, mut client) = (member.client().await, member.client().await);
+        let over = std::cell::Cell::new(false);
+        let write = async {
+            while !over.get() {
+                writer.put("k", "v").await;
+            }
+        };
+        let watch_again_and_again = async {
+            for _ in 0..200 {
+                let mut watching = client.watcher().await;
+                let created = watching.create(watch("k", "")).await;
+                let first = watching.next().await;
+                let told = first.events[0].kv.as_ref().unwrap().mod_revision;
+                assert_eq!(told, created.header.unwrap().revision + 1);
+            }
+            over.set(true);
+        };
+        tokio::join!(write, watch_again_and_again);
+    });
+    member.stop();
+}
+
 #[test]
 fn progress_is_told_on_request_and_reaches_the_current_revision() {
     let mut member = TestMember::start(&["--serving-threads=1"]);
