@@ -384,7 +384,7 @@ impl Core {
         self.apply(now)?;
         self.answer_reads();
         let waits = if self.compacting { self.store.compaction_waits(now) } else { None };
-        if self.compacting && waits.is_none() {
+        if self.compacting && waits.is_none() && self.to_apply.is_empty() {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
         }
         let pages = self.step_pages(disk, now)?;
