@@ -384,6 +384,7 @@ impl Core {
         self.apply(now)?;
         self.answer_reads();
         let waits = if self.compacting { self.store.compaction_waits(now) } else { None };
+        // Not between two slices: one of many would hold up all who wait behind it, and more come meanwhile.
         if self.compacting && waits.is_none() && self.to_apply.is_empty() {
             self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
         }

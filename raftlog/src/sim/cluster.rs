@@ -79,6 +79,8 @@ pub struct Answer {
     pub at: Micros,
     /// Which post of all members' brought it, counted from 1.
     pub post: u64,
+    /// How far its member had carried out compaction by then; -1 if it had stopped.
+    pub compaction_done: i64,
     /// To which request.
     pub to: ReplyTo,
     /// The answer.
@@ -454,9 +456,12 @@ impl Cluster {
             self.checker.events(member, events);
         }
         self.posts += 1;
+        let core = self.seat(member).core.as_ref();
+        let compaction_done = core.map_or(-1, |core| core.reader().position().compaction_done);
         for (to, outcome) in post.answers {
             self.note(u64::from(to.slot));
-            self.answers.push(Answer { member, at: self.now, post: self.posts, to, outcome });
+            let (at, post) = (self.now, self.posts);
+            self.answers.push(Answer { member, at, post, compaction_done, to, outcome });
         }
         Ok(())
     }

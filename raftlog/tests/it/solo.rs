@@ -209,6 +209,26 @@ fn compaction_is_carried_out_between_applies() {
 }
 
 #[test]
+fn compaction_does_not_hold_up_those_who_wait_to_be_applied() {
+    let mut solo = Solo::new(8);
+    for n in 0..50 {
+        solo.done(put("same", &n.to_string()));
+    }
+    let revision = solo.core().reader().position().revision;
+    solo.submit(|reply_to| Request::Propose { command: Command::Compact { revision }, reply_to });
+    for n in 1..3 * ANSWERED_TOGETHER_MAX {
+        solo.submit(|reply_to| Request::Propose { command: put(&n.to_string(), "x"), reply_to });
+    }
+    solo.run(100_000);
+    let answers = solo.cluster.take_answers();
+    let posts: Vec<&[Answer]> = answers.chunk_by(|a, b| a.post == b.post).collect();
+    assert_eq!(posts.len(), 3);
+    let began: Vec<bool> = posts.iter().map(|answers| answers[0].compaction_done > -1).collect();
+    assert_eq!(began, [false, false, true]);
+    assert_eq!(solo.core().reader().position().compaction_done, revision);
+}
+
+#[test]
 fn a_clean_stop_answers_those_who_wait_and_the_log_opens_again() {
     let mut solo = Solo::new(6);
     solo.done(put("a", "1"));
