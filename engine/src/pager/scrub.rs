@@ -41,6 +41,8 @@ enum Reading {
 /// What is known of the region being read.
 #[derive(Debug)]
 struct Region {
+    /// Its place among the regions.
+    index: u32,
     /// The checkpoint whose bitmap it is.
     number: u64,
     used: Box<[u8; BITMAP_BYTES]>,
@@ -124,16 +126,19 @@ impl Scrub {
             let op = Op::Open { path: self.path.clone(), create: false, cached: false };
             return self.start(disk, Reading::Open, op, durable);
         };
-        let number = self.next / REGION_PAGES;
-        let Some(named) = durable.blocks.get(number as usize).copied() else {
+        let index = self.next / REGION_PAGES;
+        let Some(named) = durable.blocks.get(index as usize).copied() else {
             self.rounds += 1;
             self.region = None;
             self.next = 0;
+            self.single_below = 0;
             self.next_at = now + ROUND_PAUSE_US;
             return;
         };
+        // the last stretch may have ended where the next region begins
+        let wanted = (index, durable.number);
         match &self.region {
-            Some(region) if region.number == durable.number => match self.next_stretch(region) {
+            Some(region) if (region.index, region.number) == wanted => match self.next_stretch(region) {
                 Some((first, pages)) => {
                     self.pace(u64::from(pages) * PAGE_BYTES as u64, now);
                     let buf = IoBuf::zeroed(pages as usize * PAGE_BYTES);
@@ -142,7 +147,7 @@ impl Scrub {
                 }
                 None => {
                     self.region = None;
-                    self.next = (number + 1) * REGION_PAGES;
+                    self.next = (index + 1) * REGION_PAGES;
                     self.read_on(disk, durable, now);
                 }
             },
@@ -214,16 +219,16 @@ impl Scrub {
 
     fn take_bitmap(&mut self, buf: Option<&IoBuf>, named: PlaceRef, number: u64) {
         let Some(page) = buf.map(|buf| page_of(buf.as_slice())) else { return };
-        let block = self.next / REGION_PAGES;
-        match Which::Block(block).check(&page, &named) {
+        let index = self.next / REGION_PAGES;
+        match Which::Block(index).check(&page, &named) {
             Ok(()) => {
                 let mut used = Box::new([0; BITMAP_BYTES]);
                 used.copy_from_slice(block_bits(&page));
-                self.region = Some(Region { number, used });
+                self.region = Some(Region { index, number, used });
             }
             Err(wrong) => {
                 self.damage(named.place, &wrong);
-                self.next = (block + 1) * REGION_PAGES;
+                self.next = (index + 1) * REGION_PAGES;
             }
         }
     }

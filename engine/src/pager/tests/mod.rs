@@ -4,6 +4,8 @@ mod file;
 mod histories;
 mod memory;
 mod readers;
+#[cfg(feature = "sim")]
+mod scrub;
 mod shuttled;
 mod space;
 mod test_map;
