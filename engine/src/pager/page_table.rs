@@ -31,7 +31,7 @@ use super::retire::Retired;
 use super::root::Root;
 use super::sync::{ATOMICS_ARE_PLAIN, AtomicPtr, AtomicU64, Mutex, Ordering, gap};
 use std::mem::MaybeUninit;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -428,16 +428,22 @@ impl TableWriter {
 /// Gives the memory of entries back to the system, until they are used again; all of them are 0, and then they are 0 again.
 fn give_back(entries: &[Entry]) {
     let bytes = entries.as_ptr_range();
-    let (begin, end) =
-        (bytes.start.addr().next_multiple_of(PAGE_BYTES), bytes.end.addr() / PAGE_BYTES * PAGE_BYTES);
-    if begin >= end {
+    let Some(whole) = whole_pages(bytes.start.addr()..bytes.end.addr(), rustix::param::page_size()) else {
         return;
-    }
-    let start = entries.as_ptr().cast::<u8>().with_addr(begin).cast_mut();
-    // SAFETY: whole system pages inside one allocation of the table's, anonymous memory, all zero bytes: the kernel puts
-    // pages of zeros in their place. Only the writer stores to entries, and it is here; a reader loads the same zeros before
-    // and after. Where the system's pages are larger than these, or cannot be given back, it refuses and nothing happens.
-    let _ = unsafe { libc::madvise(start.cast(), end - begin, libc::MADV_DONTNEED) };
+    };
+    let start = entries.as_ptr().cast::<u8>().with_addr(whole.start).cast_mut();
+    // SAFETY: whole pages of the system's size inside one allocation of the table's, anonymous memory, all zero bytes: the
+    // kernel puts pages of zeros in their place. Both ends lie on its pages, so it rounds neither outward over what is not
+    // the table's. Only the writer stores to entries, and it is here; a reader loads the same zeros before and after. Where
+    // the pages cannot be given back, it refuses and nothing happens.
+    let _ = unsafe { libc::madvise(start.cast(), whole.len(), libc::MADV_DONTNEED) };
+}
+
+/// The pages of `page_bytes` that lie wholly within a range of addresses.
+fn whole_pages(bytes: Range<usize>, page_bytes: usize) -> Option<Range<usize>> {
+    let begin = bytes.start.checked_next_multiple_of(page_bytes)?;
+    let end = bytes.end / page_bytes * page_bytes;
+    (begin < end).then_some(begin..end)
 }
 
 /// A page that only the open transaction has.
@@ -487,4 +493,36 @@ impl std::ops::DerefMut for OpenPage {
 pub(super) fn as_page(bytes: &[u8; PAGE_BYTES]) -> &Page {
     // SAFETY: a Page is such an array and nothing else (repr(transparent)).
     unsafe { &*ptr::from_ref(bytes).cast::<Page>() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_the_systems_size_that_lie_wholly_inside_are_given_back() {
+        const KIB: usize = 1 << 10;
+        for page in [4 * KIB, 16 * KIB, 64 * KIB] {
+            let at = 10 * page;
+            // begin and end of the memory, begin and end of what is given back
+            for (bytes, whole) in [
+                (at..at + 3 * page, Some(at..at + 3 * page)),
+                (at + 16..at + 3 * page, Some(at + page..at + 3 * page)),
+                (at..at + 3 * page - 16, Some(at..at + 2 * page)),
+                (at + 16..at + 3 * page + 16, Some(at + page..at + 3 * page)),
+                (at + 16..at + 2 * page - 16, None),
+                (at + 16..at + page, None),
+                (at..at + page - 16, None),
+                (at..at, None),
+                (usize::MAX - 16..usize::MAX, None),
+            ] {
+                assert_eq!(whole_pages(bytes.clone(), page), whole, "{bytes:?} in pages of {page}");
+            }
+        }
+        // aligned for the smallest pages alone: larger ones begin later and end earlier
+        let bytes = 4 * KIB..164 * KIB;
+        assert_eq!(whole_pages(bytes.clone(), 4 * KIB), Some(bytes.clone()));
+        assert_eq!(whole_pages(bytes.clone(), 16 * KIB), Some(16 * KIB..160 * KIB));
+        assert_eq!(whole_pages(bytes, 64 * KIB), Some(64 * KIB..128 * KIB));
+    }
 }

@@ -132,8 +132,8 @@ fn the_memory_of_an_empty_table_goes_and_comes_again() {
 fn is_resident(address: usize) -> bool {
     use std::os::unix::fs::FileExt as _;
     let pagemap = std::fs::File::open("/proc/self/pagemap").expect("it is there");
-    let mut word = [0; 8];
-    pagemap.read_exact_at(&mut word, (address / PAGE_BYTES * 8) as u64).expect("an address of this process");
+    let (mut word, number) = ([0; 8], address / rustix::param::page_size());
+    pagemap.read_exact_at(&mut word, (number * 8) as u64).expect("an address of this process");
     u64::from_ne_bytes(word) >> 63 == 1
 }
 
