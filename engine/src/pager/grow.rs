@@ -6,10 +6,12 @@
 //! 0                  pages end                    grown from here on      allocated
 //! ```
 //! Ahead is an eighth of the file, at least 1 MiB and at most 64 MiB. Nothing is written beyond what is allocated. When
-//! less than that is left ahead of the end (pages that are free below it counted), twice as much is allocated; when that
-//! fails for lack of room, half; when that fails too, the file says [`Space::Reserve`]: whoever applies then lets only
-//! such things through as make room, and they live on what is left ahead. It is tried again every
-//! [`SPACE_RETRY_US`], and so heals by itself. What a failed try took is given back at once: the log may need it.
+//! less than that is left ahead of the end (pages that are free below it counted), or less than 1.75 MiB behind it, twice as
+//! much is allocated; when that fails for lack of room, half; when that fails too, the file says [`Space::Reserve`]: whoever
+//! applies then lets only such things through as make room, and they live on what is left ahead. Where the end has passed
+//! what is allocated, the pages up to it are tried for by themselves: without them no root is chosen, and what is freed is
+//! never reusable. It is tried again every [`SPACE_RETRY_US`], and so heals by itself. What a failed try took is given back
+//! at once: the log may need it.
 //!
 //! Pages whose place lies beyond what is allocated stay in memory; a root that reaches one is not chosen.
 
@@ -23,9 +25,13 @@ use std::io;
 use std::path::PathBuf;
 
 /// The least that is allocated ahead, in pages: 1 MiB.
-pub(super) const AHEAD_PAGES_MIN: u64 = (1 << 20) / PAGE_BYTES as u64;
+const AHEAD_PAGES_MIN: u64 = (1 << 20) / PAGE_BYTES as u64;
 /// The most, in pages: 64 MiB.
 const AHEAD_PAGES_MAX: u64 = (64 << 20) / PAGE_BYTES as u64;
+/// Less than this is never left behind the end, in pages: 1.75 MiB. A value as long as a request may usually be, 1.5 MiB, finds
+/// its run there, and leaves some of it for the pages that change with it.
+const TAIL_PAGES_MIN: u64 = (7 << 18) / PAGE_BYTES as u64;
+const _: () = assert!(TAIL_PAGES_MIN <= 2 * AHEAD_PAGES_MIN, "what is allocated at first, and left by a cut");
 /// A cut gives back at least this many pages: 4 MiB.
 const CUT_PAGES_MIN: u64 = (4 << 20) / PAGE_BYTES as u64;
 /// The same where somebody waits for it (after relocation).
@@ -49,9 +55,20 @@ pub(super) struct Need {
     pub(super) reusable: u64,
 }
 
+/// How much a try to grow is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// As much ahead as is kept there, twice.
+    Twice,
+    /// That once, or the least that may be left.
+    Once,
+    /// The pages in use, nothing ahead.
+    Bare,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
-    Grow { to: u64 },
+    Grow { to: u64, wish: Wish },
     Cut { to: u64 },
 }
 
@@ -63,10 +80,10 @@ pub(super) struct Length {
     /// Pages that are allocated.
     allocated: u64,
     job: Option<(Job, Token)>,
-    /// The last try to grow failed for lack of room, even by the least.
+    /// There was no room for what is kept ahead when that was last tried.
     full: bool,
-    /// The next try is for half as much.
-    modest: bool,
+    /// What the next try is for.
+    wish: Wish,
     retry_at: Micros,
     /// A try that failed may have taken what was there.
     give_back: bool,
@@ -82,7 +99,7 @@ impl Length {
             allocated,
             job: None,
             full: false,
-            modest: false,
+            wish: Wish::Twice,
             retry_at: 0,
             give_back: false,
             cut_wanted: false,
@@ -106,7 +123,7 @@ impl Length {
     fn is_short(&self, need: Need) -> bool {
         let tail = self.limit().saturating_sub(need.pages_end);
         // the end itself is never given up for pages below it: a long run may find no room there
-        tail < AHEAD_PAGES_MIN || tail + need.reusable < ahead_pages(need.pages_end)
+        tail < TAIL_PAGES_MIN || tail + need.reusable < ahead_pages(need.pages_end)
     }
 
     /// Whether there is room.
@@ -129,21 +146,29 @@ impl Length {
         }
         if !self.is_short(need) {
             self.full = false;
-            self.modest = false;
+            self.wish = Wish::Twice;
             return;
         }
         if self.full && now < self.retry_at {
             return;
         }
         let ahead = ahead_pages(need.pages_end);
-        let more = if self.modest { ahead } else { 2 * ahead };
-        let to = need.pages_end + more;
-        debug_assert!(to > self.allocated, "short means that less than this is allocated");
-        if to > PAGES_MAX {
-            return self.refused(now);
+        let wish = self.wish;
+        let to = match wish {
+            Wish::Twice => need.pages_end + 2 * ahead,
+            Wish::Once => need.pages_end + ahead.max(TAIL_PAGES_MIN),
+            Wish::Bare => need.pages_end,
+        };
+        debug_assert!(
+            to > self.allocated || wish == Wish::Bare,
+            "short means that less than this is allocated"
+        );
+        if to > PAGES_MAX || to <= self.allocated {
+            self.refused(wish, now);
+            return self.step(disk, need, now);
         }
         let bytes = to * PAGE_BYTES as u64;
-        self.job = Some((Job::Grow { to }, disk.submit(Op::Allocate { file: self.file, bytes })));
+        self.job = Some((Job::Grow { to, wish }, disk.submit(Op::Allocate { file: self.file, bytes })));
     }
 
     /// Starts a cut, if that gives back enough: `reach_end` is one past the highest page that anybody reaches. True if more is
@@ -177,13 +202,23 @@ impl Length {
         (to + least < self.allocated).then_some(to)
     }
 
-    fn refused(&mut self, now: Micros) {
-        if self.modest {
-            self.full = true;
-            self.retry_at = now + SPACE_RETRY_US;
-        } else {
-            self.modest = true;
+    /// There is no room, or no need, for that.
+    fn refused(&mut self, wish: Wish, now: Micros) {
+        match wish {
+            Wish::Twice => self.wish = Wish::Once,
+            Wish::Once => {
+                self.full = true;
+                self.retry_at = now;
+                self.wish = Wish::Bare;
+            }
+            Wish::Bare => self.retry_later(now),
         }
+    }
+
+    /// No more is to be had now.
+    fn retry_later(&mut self, now: Micros) {
+        self.retry_at = now + SPACE_RETRY_US;
+        self.wish = Wish::Once;
     }
 
     /// Takes a completion; gives it back if it is a stranger's.
@@ -199,17 +234,21 @@ impl Length {
             return Ok(Some(completion));
         };
         match (job, completion.result) {
-            (Job::Grow { to }, Ok(_)) => {
+            (Job::Grow { to, wish: Wish::Bare }, Ok(_)) => {
+                self.allocated = to;
+                self.retry_later(now);
+            }
+            (Job::Grow { to, .. }, Ok(_)) => {
                 self.allocated = to;
                 self.full = false;
-                self.modest = false;
+                self.wish = Wish::Twice;
             }
             (Job::Cut { to }, Ok(_)) => self.allocated = to,
-            (Job::Grow { .. }, Err(error)) if is_lack_of_room(&error) => {
+            (Job::Grow { wish, .. }, Err(error)) if is_lack_of_room(&error) => {
                 self.give_back = true;
-                self.refused(now);
+                self.refused(wish, now);
             }
-            (Job::Grow { to }, Err(source)) => return Err(self.fault("allocate", to, source)),
+            (Job::Grow { to, .. }, Err(source)) => return Err(self.fault("allocate", to, source)),
             (Job::Cut { to }, Err(source)) => return Err(self.fault("truncate", to, source)),
         }
         Ok(None)

@@ -145,3 +145,47 @@ fn the_bitmap_of_a_file_of_several_regions_reads_back() {
         Rig::open(again.disk.clone(), seed, options.clone(), &again.before()).expect("it opens");
     }
 }
+
+#[test]
+fn a_disk_that_gets_room_for_the_pages_in_use_alone_has_them_durable() {
+    for seed in 0..4 {
+        let mut rig = on_a_full_disk(seed);
+        rig.settle_until_durable();
+        let before = rig.pager.stats().file_bytes;
+        // more than the reserve holds
+        rig.fill(30_000..34_000, 900);
+        for _ in 0..200 {
+            rig.turn();
+        }
+        let end = rig.pager.published().pages_end * 4096;
+        assert!(end > before && rig.pager.durable().tx < rig.pager.published().tx, "{end} of {before}");
+        rig.disk.set_capacity(Some(rig.disk.used() + end - before));
+        rig.settle_until_durable();
+        assert_eq!((rig.pager.stats().file_bytes, rig.pager.space()), (end, Space::Reserve));
+        // what makes room finds some: what one checkpoint frees is the next one's
+        rig.disk.set_capacity(Some(rig.disk.used() + 200_000));
+        for _ in 0..20 {
+            rig.remove_last(50);
+            rig.settle_until_durable();
+        }
+        assert!(rig.pager.stats().file_bytes <= end + 200_000);
+        rig.check();
+        rig.disk.power_cut();
+        Rig::open(rig.disk.clone(), seed, small_options(seed), &rig.before()).expect("all of it is there");
+    }
+}
+
+#[test]
+fn a_value_as_long_as_a_request_has_room_on_a_disk_that_has_just_become_full() {
+    for part in 0..24 {
+        let mut rig = Rig::new(part, small_options(part));
+        rig.fill(0..50 * part, 900);
+        rig.settle();
+        rig.disk.set_capacity(Some(rig.disk.used()));
+        let bytes = rig.pager.stats().file_bytes;
+        rig.fill(90_000..90_001, 3 << 19);
+        rig.settle_until_durable();
+        assert_eq!(rig.pager.stats().file_bytes, bytes, "part {part}");
+        rig.check();
+    }
+}
