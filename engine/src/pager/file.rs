@@ -211,7 +211,7 @@ impl PageFile {
             chosen_wal_bytes: 0,
             begun_at: now,
             waits_since: None,
-            cut_at: Some(now),
+            cut_at: None,
             scrub: Scrub::new(options.path.clone(), options.scrub_bytes_per_s),
             stats: PagerStats::default(),
             options,
@@ -401,9 +401,10 @@ impl PageFile {
     }
 
     /// Cuts the end of the file, if nobody reaches it. Not while a checkpoint runs: its root may reach further than the
-    /// durable one.
+    /// durable one. Nor before one was made since opening: what was found then may be older than the log, which is seen only
+    /// while that is read, and what is cut off no repair brings back.
     fn cut(&mut self, pager: &mut Pager, disk: &mut dyn Disk, now: Micros) {
-        let due = self.cut_at.is_some_and(|at| now >= at);
+        let due = self.stats.checkpoints > 0 && self.cut_at.is_some_and(|at| now >= at);
         let writing = self.checkpoint.is_some() || self.out.busy();
         if !due || writing || self.length.busy() {
             return;

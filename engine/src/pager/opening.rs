@@ -13,7 +13,8 @@
 //!
 //! Which meta should be there, this file alone cannot say: if both copies of the newest are gone, the older one is whole
 //! and stale. What was found damaged is told ([`PagerOpened::metas_damaged`]), and whoever has the log compares
-//! [`PagerOpened::checkpoint`] with the checkpoint that the log names.
+//! [`PagerOpened::checkpoint`] with the checkpoint that the log names. One that the disk refuses to give may be there the
+//! next time: then nothing is opened.
 
 use super::file::PageFile;
 use super::meta::{FORMAT_NUMBER, Meta, NoMeta, PlaceRef, Which};
@@ -66,7 +67,8 @@ impl Pager {
     ///
     /// # Errors
     /// [`Fault::Corrupt`] where no meta is whole, or what the newest whole one names is not; [`Fault::Unusable`] for a
-    /// file of another owner, another format or another program; [`Fault::Io`].
+    /// file of another owner, another format or another program; [`Fault::Io`], also where the disk does not give a meta
+    /// that may be the newest.
     pub fn open(
         disk: &mut dyn Disk,
         options: PagerOptions,
@@ -257,13 +259,9 @@ fn newest_meta(
     owner: &[u8; 16],
 ) -> Result<(Meta, Vec<(u64, String)>), Fault> {
     let places: Vec<PageId> = (0..META_PAGES).map(PageId).collect();
-    // a sector that cannot be read costs one copy
     let mut read = Vec::new();
-    for place in &places {
-        read.push(match read_pages(disk, path, file, &[*place]) {
-            Ok(mut pages) => Meta::decode(&pages.remove(0), *place),
-            Err(fault) => Err(NoMeta::Damaged { expected: "a meta".into(), found: fault.to_string() }),
-        });
+    for copies in [meta_places(0), meta_places(1)] {
+        read.extend(read_copies(disk, path, file, copies)?);
     }
     let newest = read.iter().flatten().max_by_key(|meta| meta.number).cloned();
     let Some(newest) = newest else { return Err(without_meta(path, &read)) };
@@ -278,6 +276,31 @@ fn newest_meta(
         }
     }
     Ok((newest, damaged))
+}
+
+/// Reads both copies of one meta. A sector that cannot be read costs a copy; where the other one is not whole either, the
+/// disk may still give it the next time: whoever went on with the older meta would write over what this one names.
+fn read_copies(
+    disk: &mut dyn Disk,
+    path: &Path,
+    file: FileId,
+    copies: [PageId; 2],
+) -> Result<Vec<Result<Meta, NoMeta>>, Fault> {
+    let (mut read, mut refused) = (Vec::new(), None);
+    for place in copies {
+        read.push(match read_pages(disk, path, file, &[place]) {
+            Ok(mut pages) => Meta::decode(&pages.remove(0), place),
+            Err(fault) => {
+                let found = fault.to_string();
+                refused = Some(fault);
+                Err(NoMeta::Damaged { expected: "a meta".into(), found })
+            }
+        });
+    }
+    match refused {
+        Some(fault) if read.iter().all(Result::is_err) => Err(fault),
+        _ => Ok(read),
+    }
 }
 
 /// What is wrong with one of the four, if the newest is `newest`.

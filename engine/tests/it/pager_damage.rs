@@ -3,7 +3,7 @@
 
 use crate::pager_rig::{OWNER, PATH, Rig, small_options};
 use coffer_engine::btree;
-use coffer_engine::disk::sim::SimDisk;
+use coffer_engine::disk::sim::{Failure, SimDisk};
 use coffer_engine::error::Fault;
 use coffer_engine::pager::page::TreeId;
 use coffer_engine::pager::{Pager, PagerOpened};
@@ -156,6 +156,54 @@ fn a_sector_that_cannot_be_read_costs_a_meta_a_copy_and_refuses_the_rest() {
             Err(fault) => panic!("page {page}: {fault}"),
         }
     }
+}
+
+#[test]
+fn a_meta_that_the_disk_does_not_give_is_not_taken_for_lost() {
+    let (disk, whole) = file(7);
+    let path = Path::new(PATH);
+    let (newest, older) = metas(&whole);
+    // neither says whether it would be the newest
+    for pair in [newest, older] {
+        for (refused, flipped) in [([pair, pair + PAGE], None), ([pair; 2], Some(pair + PAGE))] {
+            let damaged = disk.fork(pair);
+            if let Some(flipped) = flipped {
+                damaged.flip_bit(path, flipped + 100, 3);
+            }
+            for copy in refused {
+                damaged.refuse_reads(path, copy, PAGE);
+            }
+            let before = damaged.read_file(path);
+            match open(&damaged) {
+                Err(Fault::Io { offset, .. }) => assert!(refused.contains(&offset), "{offset}"),
+                other => panic!("copies {refused:?}: {other:?}"),
+            }
+            assert!(damaged.read_file(path) == before, "untouched");
+        }
+    }
+}
+
+#[test]
+fn what_the_disk_does_not_give_for_a_moment_is_there_the_next_time() {
+    let (disk, whole) = file(8);
+    let mut refused = 0;
+    for first in 0..16 {
+        let moment = disk.fork(first);
+        for op in first..first + 2 {
+            moment.fail_op(moment.ops() + op, Failure::Errno(libc::EIO));
+        }
+        match open(&moment) {
+            Ok((_, opened)) => assert_eq!(opened.checkpoint, whole.checkpoint, "operation {first}"),
+            Err(fault) => {
+                assert!(matches!(fault, Fault::Io { .. }), "operation {first}: {fault}");
+                refused += 1;
+            }
+        }
+        moment.power_cut();
+        let (_, opened) = open(&moment).expect("it is whole");
+        assert_eq!(opened.checkpoint, whole.checkpoint, "operation {first}");
+    }
+    assert!(refused > 5, "{refused}");
 }
 
 #[test]

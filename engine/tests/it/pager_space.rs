@@ -1,6 +1,6 @@
 //! A page file on a disk that is full, and one that has become too long.
 
-use crate::pager_rig::{Rig, small_options};
+use crate::pager_rig::{PATH, Rig, small_options};
 use coffer_engine::wal::{SPACE_RETRY_US, Space};
 
 const MIB: u64 = 1 << 20;
@@ -173,6 +173,33 @@ fn a_disk_that_gets_room_for_the_pages_in_use_alone_has_them_durable() {
         rig.disk.power_cut();
         Rig::open(rig.disk.clone(), seed, small_options(seed), &rig.before()).expect("all of it is there");
     }
+}
+
+#[test]
+fn what_was_opened_is_not_cut_before_a_checkpoint_of_its_own() {
+    let mut rig = Rig::new(3, small_options(3));
+    rig.fill(0..100, 900);
+    rig.settle();
+    let (disk, before) = (rig.disk.clone(), rig.before());
+    drop(rig);
+    disk.power_cut();
+    let path = std::path::Path::new(PATH);
+    let mut content = disk.read_file(path).expect("it is there");
+    content.resize(content.len() + 24 * MIB as usize, 0);
+    let long = content.len() as u64;
+    disk.write_file(path, content);
+    // all that opening can see is that nobody reaches the end
+    let mut rig = Rig::open(disk, 3, small_options(3), &before).expect("it opens");
+    rig.pager.request_cut();
+    rig.settle();
+    rig.disk.set_now(rig.disk.now() + 10_000_000);
+    rig.settle();
+    assert_eq!(rig.disk.read_file(path).expect("it is there").len() as u64, long);
+    rig.fill(0..10, 900);
+    rig.settle();
+    let short = rig.pager.stats().file_bytes;
+    assert!(short < 8 * MIB, "{short} of {long}");
+    rig.check();
 }
 
 #[test]
