@@ -188,7 +188,16 @@ pub(crate) fn drop_cache(fd: &OwnedFd) -> io::Result<Done> {
 
 /// Allocates room up to `bytes`.
 pub(crate) fn allocate(fd: &OwnedFd, bytes: u64) -> io::Result<Done> {
-    match rustix::fs::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, bytes) {
+    allocate_by(fd, bytes, || rustix::fs::fallocate(fd.as_fd(), FallocateFlags::empty(), 0, bytes))
+}
+
+fn allocate_by(
+    fd: &OwnedFd,
+    bytes: u64,
+    fallocate: impl FnMut() -> rustix::io::Result<()>,
+) -> io::Result<Done> {
+    // a signal that came first stops nobody: what was allocated until then may stay
+    match rustix::io::retry_on_intr(fallocate) {
         Ok(()) => Ok(Done::Unit),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => lengthen(fd, bytes),
         Err(errno) => Err(errno.into()),
@@ -219,4 +228,31 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<Done> {
 pub(crate) fn remove(path: &Path) -> io::Result<Done> {
     rustix::fs::unlink(path)?;
     Ok(Done::Unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn a_signal_does_not_end_an_allocation() {
+        let file = tempfile::tempfile().expect("a file");
+        let fd = OwnedFd::from(file);
+        let allocate = |answers: &[rustix::io::Result<()>]| {
+            let mut answers = answers.iter();
+            let done = allocate_by(&fd, 5_000, || *answers.next().expect("not asked again"));
+            assert_eq!(answers.len(), 0, "asked until it is decided");
+            done
+        };
+        let intr = Err(Errno::INTR);
+        assert!(matches!(allocate(&[intr, intr, Ok(())]), Ok(Done::Unit)));
+        let full = allocate(&[intr, Err(Errno::NOSPC)]).expect_err("no room");
+        assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(file_bytes(fd.as_fd()).expect("its length"), 0);
+        assert!(matches!(allocate(&[intr, Err(Errno::OPNOTSUPP)]), Ok(Done::Unit)));
+        assert_eq!(file_bytes(fd.as_fd()).expect("its length"), 5_000);
+        assert!(matches!(super::allocate(&fd, 9_000), Ok(Done::Unit)));
+        assert_eq!(file_bytes(fd.as_fd()).expect("its length"), 9_000);
+    }
 }

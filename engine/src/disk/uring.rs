@@ -379,6 +379,10 @@ impl UringDisk {
             {
                 self.files.get(file).and_then(|open| plain::lengthen(&open.fd, bytes))
             }
+            // interrupted, which is no answer: once more, without the ring
+            (Kind::Allocate { file, bytes }, Err(error)) if error.raw_os_error() == Some(libc::EINTR) => {
+                self.files.get(file).and_then(|open| plain::allocate(&open.fd, bytes))
+            }
             (_, Err(error)) => Err(error),
             (Kind::Open { direct, .. }, Ok(fd)) => self.opened(fd, direct),
             (Kind::Read { file, offset }, Ok(read)) => {
