@@ -49,6 +49,8 @@ mod cell;
 pub mod check;
 mod cluster;
 mod compact;
+#[cfg(test)]
+mod disorder;
 #[cfg(feature = "sim")]
 pub mod fuzz;
 pub mod hash;
