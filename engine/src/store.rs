@@ -507,7 +507,7 @@ impl StoreReader {
     /// # Errors
     /// [`Refusal::FutureRevision`], [`Refusal::Compacted`]; a fault.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
-        self.range_in_slices(request, true)
+        Ok(whole(self.range_while(request, true, &|| true)?))
     }
 
     /// As [`StoreReader::range`], but `count` covers only what had to be read for the answer: for a reader that pages
@@ -516,24 +516,45 @@ impl StoreReader {
     /// # Errors
     /// As [`StoreReader::range`].
     pub fn range_uncounted(&self, request: &RangeRequest) -> Result<RangeReply, ReadError> {
-        self.range_in_slices(request, false)
+        Ok(whole(self.range_while(request, false, &|| true)?))
     }
 
-    fn range_in_slices(&self, request: &RangeRequest, counted: bool) -> Result<RangeReply, ReadError> {
+    /// As one of these two, but given up, with `None`, once the answer is not `wanted` any more: that is asked before each
+    /// slice.
+    ///
+    /// # Errors
+    /// As [`StoreReader::range`].
+    pub fn range_while(
+        &self,
+        request: &RangeRequest,
+        counted: bool,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Option<RangeReply>, ReadError> {
         for _ in 0..RESTARTS_MAX {
             let mut guard = self.pager.read();
             let mut scan = Scan::begin(&of(&guard), request, counted)?;
             while scan.holds(&of(&guard)) {
+                if !wanted() {
+                    return Ok(None);
+                }
                 if !scan.step(&of(&guard), request, RANGE_SLICE)? {
                     drop(guard);
-                    return Ok(scan.finish(request));
+                    return Ok(Some(scan.finish(request)));
                 }
                 drop(guard);
                 guard = self.pager.read();
             }
             // compacted meanwhile: a revision that was asked for is refused when it begins anew
         }
-        of(&self.pager.read()).range(request, counted)
+        let guard = self.pager.read();
+        let mut scan = Scan::begin(&of(&guard), request, counted)?;
+        while wanted() {
+            if !scan.step(&of(&guard), request, RANGE_SLICE)? {
+                drop(guard);
+                return Ok(Some(scan.finish(request)));
+            }
+        }
+        Ok(None)
     }
 
     /// Keys of a range at the newest revision, in O(log n).
@@ -542,6 +563,14 @@ impl StoreReader {
     /// The fault met.
     pub fn live_count(&self, range: &KeyRange) -> Paged<u64> {
         of(&self.pager.read()).live_count(range)
+    }
+
+    /// The same and those that were deleted and are still kept: what a range at an older revision goes over. In O(log n).
+    ///
+    /// # Errors
+    /// The fault met.
+    pub fn kept_count(&self, range: &KeyRange) -> Paged<u64> {
+        of(&self.pager.read()).kept_count(range)
     }
 
     /// Pages that were not in memory when they were first wanted, since opening, by whomever: who sees it rise during a read
@@ -577,12 +606,27 @@ impl StoreReader {
     /// # Errors
     /// As [`StoreReader::range`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
+        Ok(whole(self.hash_kv_while(revision, &|| true)?))
+    }
+
+    /// The same, but given up, with `None`, once the hash is not `wanted` any more: that is asked before each slice.
+    ///
+    /// # Errors
+    /// As [`StoreReader::range`].
+    pub fn hash_kv_while(
+        &self,
+        revision: i64,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Option<HashKv>, ReadError> {
         for _ in 0..RESTARTS_MAX {
             let mut guard = self.pager.read();
             let mut scan = HashScan::begin(&of(&guard), revision)?;
             while scan.holds(&of(&guard)) {
+                if !wanted() {
+                    return Ok(None);
+                }
                 if let Some(hash) = scan.step(&of(&guard), HASH_SLICE_VERSIONS)? {
-                    return Ok(hash);
+                    return Ok(Some(hash));
                 }
                 drop(guard);
                 guard = self.pager.read();
@@ -590,11 +634,12 @@ impl StoreReader {
         }
         let guard = self.pager.read();
         let mut scan = HashScan::begin(&of(&guard), revision)?;
-        loop {
-            if let Some(hash) = scan.step(&of(&guard), usize::MAX)? {
-                return Ok(hash);
+        while wanted() {
+            if let Some(hash) = scan.step(&of(&guard), HASH_SLICE_VERSIONS)? {
+                return Ok(Some(hash));
             }
         }
+        Ok(None)
     }
 
     /// One lease.
@@ -692,6 +737,11 @@ impl StoreReader {
     }
 }
 
+/// What was wanted to the end.
+fn whole<T>(told: Option<T>) -> T {
+    told.expect("only what is not wanted any more is given up")
+}
+
 /// The keys in order, each once.
 fn ascending(keys: &[Bytes]) -> Vec<&[u8]> {
     let mut ascending: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
@@ -703,4 +753,65 @@ fn ascending(keys: &[Bytes]) -> Vec<&[u8]> {
 /// The state that a reader is registered at.
 fn of<'g, 'a>(guard: &'g ReadGuard<'a>) -> View<'g, ReadGuard<'a>> {
     View::of(guard, guard.root())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, DeleteRangeRequest, PutRequest};
+    use std::cell::Cell;
+
+    /// Puts so many keys, then deletes the first `deleted`.
+    fn filled(keys: u64, deleted: u64) -> (Store, StoreReader) {
+        let key = |number: u64| Bytes::from(format!("{number:08}"));
+        let put = |number| Command::Put(PutRequest { key: key(number), ..PutRequest::default() });
+        let delete = Command::DeleteRange(DeleteRangeRequest {
+            range: KeyRange::new(key(0), key(deleted)),
+            prev_kv: false,
+        });
+        let mut store = Store::new();
+        let mut batch = store.begin();
+        for (index, command) in (1..).zip((0..keys).map(put).chain((deleted > 0).then_some(delete))) {
+            batch.apply(index, 1, &Stamped { clock_ms: 0, command }).unwrap().outcome.unwrap();
+        }
+        batch.publish();
+        let reader = store.reader();
+        (store, reader)
+    }
+
+    fn all() -> KeyRange {
+        KeyRange::new("0", "\0")
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_given_up_before_the_next_slice() {
+        let (_store, reader) = filled(2 * HASH_SLICE_VERSIONS as u64 + 1, 0);
+        let request = RangeRequest { range: all(), ..RangeRequest::default() };
+        let slices = Cell::new(0);
+        let wanted_for = |slices_max| {
+            let slices = &slices;
+            slices.set(0);
+            move || {
+                slices.set(slices.get() + 1);
+                slices.get() <= slices_max
+            }
+        };
+        for slices_max in 0..3 {
+            assert_eq!(reader.hash_kv_while(0, &wanted_for(slices_max)).unwrap(), None);
+            assert_eq!(slices.get(), slices_max + 1);
+            assert_eq!(reader.range_while(&request, true, &wanted_for(slices_max)).unwrap(), None);
+            assert_eq!(slices.get(), slices_max + 1);
+        }
+        assert_eq!(reader.hash_kv_while(0, &wanted_for(100)).unwrap(), Some(reader.hash_kv(0).unwrap()));
+        let whole = reader.range_while(&request, true, &wanted_for(100)).unwrap();
+        assert_eq!(whole, Some(reader.range(&request).unwrap()));
+    }
+
+    #[test]
+    fn deleted_keys_are_kept_until_compaction_and_counted() {
+        let (_store, reader) = filled(100, 90);
+        assert_eq!(reader.live_count(&all()).unwrap(), 10);
+        assert_eq!(reader.kept_count(&all()).unwrap(), 100);
+        assert_eq!(reader.kept_count(&KeyRange::new("00000080", "00000095")).unwrap(), 15);
+    }
 }

@@ -209,10 +209,7 @@ impl Scan {
     /// Chooses the shorter way to the count of an older revision.
     fn begin_count<P: Pages>(&self, view: &View<'_, P>) -> Paged<Phase> {
         let first = Revision { main: self.at + 1, sub: 0 };
-        let count = |range: &KeyRange| -> Paged<u64> {
-            Ok(view.live_count(range)? + view.count(TreeId::Deleted, range)?)
-        };
-        let (keys, all_keys) = (count(&self.rest)?, count(&everything())?);
+        let (keys, all_keys) = (view.kept_count(&self.rest)?, view.kept_count(&everything())?);
         let records = view.records_from(first)?;
         // of the keys to come so many have changed since, if changes fell on all keys alike
         let changed = keys.min(records.saturating_mul(keys) / all_keys.max(1));

@@ -286,6 +286,11 @@ impl<'p, P: Pages> View<'p, P> {
         self.count(TreeId::Keys, range)
     }
 
+    /// The same and deleted keys that are still kept.
+    pub(crate) fn kept_count(&self, range: &KeyRange) -> Paged<u64> {
+        Ok(self.live_count(range)? + self.count(TreeId::Deleted, range)?)
+    }
+
     pub(super) fn count(&self, tree: TreeId, range: &KeyRange) -> Paged<u64> {
         if range.is_empty() {
             return Ok(0);
