@@ -11,7 +11,7 @@
 //! Stop, in reverse:
 //! 1. listeners close;
 //! 2. streams end with "server stopped", connections are told to go and finish what they are at;
-//! 3. after a bound the rest is cut;
+//! 3. after a bound the rest is cut, and reads that still block a thread are left behind;
 //! 4. the log writes its final mark and the core thread ends;
 //! 5. the lock is given up.
 
@@ -24,7 +24,6 @@ use crate::accept::{self, Listener};
 use crate::config::{AutoCompaction, Config};
 use crate::metrics::Metrics;
 use crate::propose::{Publish, propose};
-use crate::rpc::SNAPSHOT_STREAMS_MAX;
 use crate::rpc::status::Error as RpcError;
 use crate::serving::{Mailbox, Serving, Shared};
 use coffer_engine::command::Member as MemberInfo;
@@ -83,6 +82,18 @@ impl std::error::Error for StartError {}
 pub type OnFault = Box<dyn FnOnce(LogError) + Send>;
 
 /// A running member.
+/// Calls whoever asked to be called of the first fault, whichever thread meets it.
+struct Faults(Mutex<Option<OnFault>>);
+
+impl Faults {
+    fn tell(&self, error: LogError) {
+        let first = self.0.lock().take();
+        if let Some(on_fault) = first {
+            on_fault(error);
+        }
+    }
+}
+
 pub struct Member {
     shared: Arc<Shared>,
     threads: Threads,
@@ -91,7 +102,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Starts a member and returns once it serves. `on_fault` is called from the core thread when it cannot go on.
+    /// Starts a member and returns once it serves. `on_fault` is called, from the thread that met it, when it
+    /// cannot go on.
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running.
@@ -105,8 +117,9 @@ impl Member {
         tracing::info!(name = %config.name, "data-dir" = %config.data_dir.display(), "{said}");
         let listeners = accept::bind(&config).map_err(StartError::Listen)?;
         let addresses = listeners.iter().filter_map(|listener| listener.address).collect();
-        let (shared, servings) = start_log(config, &directory, on_fault)?;
-        let threads = Threads::start(&shared, servings).map_err(|error| {
+        let faults = Arc::new(Faults(Mutex::new(Some(on_fault))));
+        let (shared, servings) = start_log(config, &directory, Arc::clone(&faults))?;
+        let threads = Threads::start(&shared, servings, &faults).map_err(|error| {
             shared.node.stop();
             StartError::Thread(error)
         })?;
@@ -183,7 +196,7 @@ fn described(listener: &Listener) -> String {
 fn start_log(
     config: Config,
     directory: &DataDirectory,
-    on_fault: OnFault,
+    faults: Arc<Faults>,
 ) -> Result<(Arc<Shared>, Vec<Arc<Serving>>), StartError> {
     let members = first_members(&config);
     let own = identity::member_id(&config.peer_urls(), &config.initial_cluster_token);
@@ -215,7 +228,8 @@ fn start_log(
     };
     let began = Instant::now();
     let posted = boxes.iter().map(|each| Arc::clone(each) as Arc<dyn proposal::Mailbox>).collect();
-    let node = Node::start(options, posted, on_fault).map_err(StartError::Log)?;
+    let node =
+        Node::start(options, posted, Box::new(move |error| faults.tell(error))).map_err(StartError::Log)?;
     tracing::info!(
         "local-member-id" = %format_args!("{own:x}"),
         "cluster-id" = %format_args!("{cluster_id:x}"),
@@ -302,3 +316,57 @@ async fn publish(serving: &Serving) -> bool {
 
 /// Told to connections and threads that must end.
 type Stop = watch::Sender<bool>;
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A member for tests of what needs a serving thread.
+
+    use super::*;
+    use crate::config::{Start, load};
+    use std::path::Path;
+
+    /// Starts one that listens on a port of its own.
+    pub(crate) fn member(directory: &Path, flags: &[&str]) -> Member {
+        let data = format!("--data-dir={}", directory.display());
+        let listen =
+            ["--listen-client-urls=http://127.0.0.1:0", "--advertise-client-urls=http://127.0.0.1:0"];
+        let args = [&data[..]].into_iter().chain(listen).chain(flags.iter().copied()).map(str::to_owned);
+        let Ok(Start::Run(config)) = load(args, Vec::new()) else { panic!("bad flags") };
+        Member::start(*config, Box::new(|error| panic!("the member met a fault: {error}"))).unwrap()
+    }
+
+    /// Runs a test on a serving thread.
+    pub(crate) fn on_a_member<F>(test: impl FnOnce(Arc<Serving>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let member = member(&directory.path().join("data"), &[]);
+        let (done, passed) = mpsc::channel();
+        member.threads.run_on_first(|serving| async move {
+            test(serving).await;
+            done.send(()).unwrap();
+        });
+        passed.recv().expect("the test passes");
+        member.stop();
+    }
+
+    #[test]
+    fn a_read_that_blocks_a_thread_does_not_hold_up_stopping() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let member = member(&data, &["--shutdown-timeout=1s"]);
+        let (begin, begun) = mpsc::channel();
+        member.threads.run_on_first(|_| async move {
+            tokio::task::spawn_blocking(move || {
+                begin.send(()).unwrap();
+                std::thread::sleep(Duration::from_secs(60));
+            });
+        });
+        begun.recv().unwrap();
+        let began = Instant::now();
+        member.stop();
+        assert!(began.elapsed() < Duration::from_secs(20));
+        self::member(&data, &[]).stop();
+    }
+}

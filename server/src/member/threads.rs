@@ -1,11 +1,12 @@
 //! The serving threads and the accept thread: each a current-thread runtime of its own.
 
-use super::Stop;
 use super::probe::ThreadProbe;
+use super::{Faults, Stop};
 use crate::accept::{self, Accepted, Doors, Listener};
 use crate::http::{self, HttpState};
 use crate::rpc::door::Door;
 use crate::serving::{Serving, Shared, pump};
+use coffer_raftlog::error::Error as LogError;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +47,11 @@ fn runtime() -> io::Result<Runtime> {
 
 impl Threads {
     /// Starts a serving thread for each of `servings`.
-    pub(super) fn start(shared: &Arc<Shared>, servings: Vec<Arc<Serving>>) -> io::Result<Threads> {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        servings: Vec<Arc<Serving>>,
+        faults: &Arc<Faults>,
+    ) -> io::Result<Threads> {
         let mut threads = Threads {
             threads: Vec::new(),
             accept: None,
@@ -55,7 +60,7 @@ impl Threads {
             cut: watch::Sender::new(shared.config.shutdown_timeout),
         };
         for (number, serving) in servings.into_iter().enumerate() {
-            let thread = threads.start_one(number, serving);
+            let thread = threads.start_one(number, serving, Arc::clone(faults));
             match thread {
                 Ok(thread) => threads.threads.push(thread),
                 Err(error) => {
@@ -67,15 +72,18 @@ impl Threads {
         Ok(threads)
     }
 
-    fn start_one(&self, number: usize, serving: Arc<Serving>) -> io::Result<Thread> {
+    fn start_one(&self, number: usize, serving: Arc<Serving>, faults: Arc<Faults>) -> io::Result<Thread> {
         let (connections, incoming) = mpsc::unbounded_channel();
         let (tasks, queue) = mpsc::unbounded_channel();
         let runtime = runtime()?;
         let (stop, cut) = (self.stop_serving.subscribe(), self.cut.subscribe());
         let own = Arc::clone(&serving);
-        let handle = std::thread::Builder::new()
-            .name(format!("serving-{number}"))
-            .spawn(move || runtime.block_on(run(own, incoming, queue, stop, cut)))?;
+        let handle = std::thread::Builder::new().name(format!("serving-{number}")).spawn(move || {
+            let pump = pump(Arc::clone(&own));
+            runtime.block_on(run(own, pump, incoming, queue, stop, cut, &faults));
+            // what still blocks a thread reads for somebody who has gone: nothing is lost with it
+            runtime.shutdown_background();
+        })?;
         Ok(Thread { serving, connections: Some(connections), tasks, handle: Some(handle) })
     }
 
@@ -135,12 +143,14 @@ fn join(handle: Option<JoinHandle<()>>) {
 /// One serving thread: pump, tasks and connections, until there will be no more of them.
 async fn run(
     serving: Arc<Serving>,
+    pump: impl Future<Output = ()> + Send + 'static,
     mut incoming: mpsc::UnboundedReceiver<Accepted>,
     mut tasks: mpsc::UnboundedReceiver<Task>,
     mut stop: watch::Receiver<bool>,
     cut: watch::Receiver<Duration>,
+    faults: &Faults,
 ) {
-    let pumping = tokio::spawn(pump(Arc::clone(&serving)));
+    let mut pumping = tokio::spawn(pump);
     let doors = Arc::new(doors(&serving));
     let protocol = Arc::new(accept::protocol(&serving.shared.config));
     let mut connections = JoinSet::new();
@@ -158,6 +168,12 @@ async fn run(
                 tokio::spawn(task(Arc::clone(&serving)));
             }
             Some(_) = connections.join_next() => {}
+            ended = &mut pumping => {
+                // no answer and no event would come to this thread any more
+                let why = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+                tracing::error!(error = %why, "the pump of a serving thread ended");
+                return faults.tell(LogError::Unusable(format!("the pump of a serving thread ended: {why}")));
+            }
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
@@ -179,5 +195,35 @@ fn doors(serving: &Arc<Serving>) -> Doors {
         client: Door::new(Arc::clone(serving), (!split).then(|| router.clone())),
         client_http: Door::http_only(Arc::clone(serving), router),
         metrics: Door::http_only(Arc::clone(serving), http::metrics_router(state)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::testing::member;
+    use crate::serving::Mailbox;
+    use parking_lot::Mutex;
+    use std::sync::mpsc as sync;
+
+    #[test]
+    fn a_pump_that_ends_is_a_fault_of_the_member() {
+        let directory = tempfile::tempdir().unwrap();
+        let member = member(&directory.path().join("data"), &[]);
+        let serving = Arc::new(Serving::new(Arc::clone(member.shared()), Arc::new(Mailbox::new(9, 1))));
+        let (told, fault) = sync::channel();
+        let faults = Faults(Mutex::new(Some(Box::new(move |error| told.send(error).unwrap()))));
+        let (_connections, incoming) = mpsc::unbounded_channel();
+        let (_tasks, queue) = mpsc::unbounded_channel();
+        let (stop, cut) = (watch::Sender::new(false), watch::Sender::new(Duration::ZERO));
+        let pump = async { panic!("a hub in pieces") };
+        let running = run(serving, pump, incoming, queue, stop.subscribe(), cut.subscribe(), &faults);
+        let ended = runtime()
+            .unwrap()
+            .block_on(async { tokio::time::timeout(Duration::from_secs(20), running).await });
+        assert!(ended.is_ok());
+        let said = fault.try_recv().unwrap().to_string();
+        assert!(said.contains("pump") && said.contains("a hub in pieces"), "{said}");
+        member.stop();
     }
 }
