@@ -168,6 +168,12 @@ impl Metrics {
         self.shard().levels[level as usize].fetch_add(by, Ordering::Relaxed);
     }
 
+    /// Raises a level by one until what is given is dropped: also where the client of what is under way goes away.
+    pub fn raise(&self, level: Level) -> Raised<'_> {
+        self.shift(level, 1);
+        Raised { metrics: self, level }
+    }
+
     /// Counts an observation, in the histogram's own unit.
     pub fn observe(&self, histogram: Histogram, value: f64) {
         self.shard().histograms[histogram as usize].observe(histogram, value);
@@ -200,6 +206,20 @@ impl Metrics {
     /// Everything, in the text format.
     pub fn render(&self, source: &dyn Source) -> String {
         families::render(self, &source.observe())
+    }
+}
+
+/// A level that is up by one.
+#[must_use = "dropping it lowers the level again"]
+#[derive(Debug)]
+pub struct Raised<'a> {
+    metrics: &'a Metrics,
+    level: Level,
+}
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.metrics.shift(self.level, -1);
     }
 }
 

@@ -127,9 +127,9 @@ impl Maintenance for MaintenanceService {
         let shared = &self.serving.shared;
         tracing::info!("starting defragment");
         let began = Instant::now();
-        shared.metrics.shift(Level::Defragments, 1);
+        let under_way = shared.metrics.raise(Level::Defragments);
         let moved = tokio::time::timeout(DEFRAGMENT_WAIT, defragmented(shared)).await;
-        shared.metrics.shift(Level::Defragments, -1);
+        drop(under_way);
         match moved {
             Ok(done) => done?,
             Err(_) => tracing::info!("defragment goes on beside everything else"),
