@@ -53,6 +53,20 @@ impl Body {
             None => Body { inner, call: Some(Outgoing { metrics, call: Some(call), deadline }) },
         })
     }
+
+    /// Whether the call's deadline is over: if so it has been handled, and nothing more comes of it.
+    pub(super) fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(out) = self.call.as_mut() else { return false };
+        if !out.is_late(cx) {
+            return false;
+        }
+        if let Some(call) = out.call.take() {
+            call.finish(Code::DeadlineExceeded);
+        }
+        self.inner = tonic::body::Body::empty();
+        self.call = None;
+        true
+    }
 }
 
 /// The status that headers or trailers tell.
@@ -102,18 +116,13 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let Some(out) = &mut this.call else { return Pin::new(&mut this.inner).poll_frame(cx) };
-        if out.is_late(cx) {
+        if this.is_late(cx) {
             let late = Status::deadline_exceeded("context deadline exceeded");
             let mut trailers = HeaderMap::new();
             let told = late.add_header(&mut trailers);
-            if let Some(call) = out.call.take() {
-                call.finish(Code::DeadlineExceeded);
-            }
-            this.inner = tonic::body::Body::empty();
-            this.call = None;
             return Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))));
         }
+        let Some(out) = &mut this.call else { return Pin::new(&mut this.inner).poll_frame(cx) };
         let frame = Pin::new(&mut this.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame {
             out.look_at(frame);

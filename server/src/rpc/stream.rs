@@ -1,6 +1,7 @@
 //! An HTTP/2 stream that goes the long way: the door's answer, sent piece by piece as the client takes it.
 //!
-//! A stream that its client resets is given up where it is, and with it whatever was being done for it.
+//! A stream that its client resets is given up where it is, and with it whatever was being done for it. So is one whose
+//! deadline is over while its client takes nothing.
 
 use super::body::{Body, RequestStream, Source};
 use super::door::Door;
@@ -38,14 +39,14 @@ pub(super) async fn serve(door: Door, request: Request<RecvStream>, mut respond:
     let Ok(stream) = respond.send_response(Response::from_parts(head, ()), ended) else { return };
     if !ended {
         let mut outgoing = Outgoing { body, stream, waiting: None };
-        if poll_fn(|cx| outgoing.poll(cx)).await.is_err() {
-            outgoing.stream.send_reset(Reason::INTERNAL_ERROR);
+        if let Err(reason) = poll_fn(|cx| outgoing.poll(cx)).await {
+            outgoing.stream.send_reset(reason);
         }
     }
 }
 
-/// The stream is gone, or its body failed.
-struct Broken;
+/// What a stream is reset with that is gone, or whose body failed.
+const BROKEN: Reason = Reason::INTERNAL_ERROR;
 
 /// A body on its way out.
 struct Outgoing {
@@ -56,24 +57,29 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// Sends all of it.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    /// Sends all of it, or tells what the stream is to be reset with.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             if self.stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Broken));
+                return Poll::Ready(Err(BROKEN));
             }
             if self.waiting.is_some() {
-                ready!(self.poll_window(cx))?;
+                match self.poll_window(cx) {
+                    Poll::Ready(opened) => opened?,
+                    // the status would wait behind the data, for a window that may never open
+                    Poll::Pending if self.body.is_late(cx) => return Poll::Ready(Err(Reason::CANCEL)),
+                    Poll::Pending => return Poll::Pending,
+                }
                 let data = self.waiting.take().unwrap_or_default();
                 let ended = self.body.is_end_stream();
-                self.stream.send_data(data, ended).map_err(|_| Broken)?;
+                self.stream.send_data(data, ended).map_err(|_| BROKEN)?;
                 if ended {
                     return Poll::Ready(Ok(()));
                 }
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                None => return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(|_| Broken)),
-                Some(Err(_)) => return Poll::Ready(Err(Broken)),
+                None => return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(|_| BROKEN)),
+                Some(Err(_)) => return Poll::Ready(Err(BROKEN)),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
@@ -91,17 +97,17 @@ impl Outgoing {
         }
     }
 
-    fn end(&mut self, trailers: HeaderMap) -> Result<(), Broken> {
+    fn end(&mut self, trailers: HeaderMap) -> Result<(), Reason> {
         self.stream.reserve_capacity(0);
-        self.stream.send_trailers(trailers).map_err(|_| Broken)
+        self.stream.send_trailers(trailers).map_err(|_| BROKEN)
     }
 
     /// Waits until something may be sent.
-    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         while self.stream.capacity() == 0 {
             match ready!(self.stream.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(Err(Broken)),
+                Some(Err(_)) | None => return Poll::Ready(Err(BROKEN)),
             }
         }
         Poll::Ready(Ok(()))

@@ -116,7 +116,7 @@ fn http(endpoint: &str, path: &str) -> String {
     answer
 }
 
-fn metric(endpoint: &str, name: &str) -> u64 {
+pub(crate) fn metric(endpoint: &str, name: &str) -> u64 {
     let metrics = http(endpoint, "/metrics");
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()

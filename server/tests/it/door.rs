@@ -1,6 +1,7 @@
 //! The short way of Range, Put and Txn answers as the long one does, however a request comes; and other HTTP on the same
 //! connection finds its way.
 
+use crate::damage::metric;
 use crate::support::{Client, TestMember, bytes, put, range, run, soon};
 use ::bytes::Bytes;
 use coffer_server::proto::etcdserverpb as pb;
@@ -203,6 +204,36 @@ fn a_client_that_answers_no_pings_is_closed_and_one_that_does_may_be_idle() {
         assert!(told.windows(ping.len()).any(|bytes| bytes == ping), "{told:?}");
         // by now the other has been asked, too
         assert!(ask(&idle, request(RANGE), vec![framed(&range("k", ""))]).await.is_ok());
+    });
+    member.stop();
+}
+
+#[test]
+fn a_stream_meets_its_deadline_while_its_client_takes_nothing() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        // more than one part
+        for number in 0..40 {
+            client.put(&format!("k{number:02}"), &"v".repeat(100_000)).await;
+        }
+        let mut send = connect(&member).await;
+        let mut request = request("/etcdserverpb.KV/RangeStream");
+        request.headers_mut().insert("grpc-timeout", "300m".parse().unwrap());
+        let (response, mut stream) = send.send_request(request, false).unwrap();
+        stream.send_data(framed(&range("k", "l")).into(), true).unwrap();
+        let mut body = soon(response).await.unwrap().into_body();
+        // what comes is kept, and no window opened again
+        let error = loop {
+            match soon(body.data()).await.expect("it does not end well") {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+        let handled = "grpc_server_handled_total{grpc_code=\"DeadlineExceeded\",grpc_method=\"RangeStream\",\
+                       grpc_service=\"etcdserverpb.KV\",grpc_type=\"server_stream\"}";
+        assert_eq!(metric(&member.endpoint, handled), 1);
     });
     member.stop();
 }
