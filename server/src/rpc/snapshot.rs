@@ -43,19 +43,21 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn stream(
     shared: Arc<Shared>,
 ) -> Result<impl Stream<Item = Result<pb::SnapshotResponse, Status>> + Send, Status> {
-    let permit = Arc::clone(&shared.snapshots).try_acquire_owned().map_err(|_| Error::TooManyRequests)?;
+    let place = Arc::clone(&shared.snapshots).try_acquire_owned().map_err(|_| Error::TooManyRequests)?;
     make_durable(&shared).await?;
     let reader = shared.reader().clone();
-    let begun = tokio::task::spawn_blocking(move || reader.snapshot(ETCD_CLUSTER_VERSION));
-    let reader = begun.await.map_err(|_| cut_short())?.map_err(|fault| fault_status(&shared, fault))?;
-    let total = reader.image_bytes();
+    let begun = tokio::task::spawn_blocking(move || {
+        reader.snapshot(ETCD_CLUSTER_VERSION).map(|reader| Root { reader, _place: place })
+    });
+    let root = begun.await.map_err(|_| cut_short())?.map_err(|fault| fault_status(&shared, fault))?;
+    let total = root.reader.image_bytes();
     tracing::info!(
         "total-bytes" = total,
-        revision = reader.head().standing.revision,
+        revision = root.reader.head().standing.revision,
         "storage-version" = ETCD_CLUSTER_VERSION,
         "sending database snapshot to client"
     );
-    let held = Arc::new(Held { state: Mutex::new(State::Idle(Box::new(reader))) });
+    let held = Arc::new(Held { state: Mutex::new(State::Idle(Box::new(root))) });
     tokio::spawn(look_after(Arc::downgrade(&held), Arc::clone(&shared)));
     let sending = Sending {
         shared,
@@ -66,7 +68,6 @@ pub(super) async fn stream(
         total,
         began: Instant::now(),
         over: false,
-        _permit: permit,
     };
     Ok(stream::unfold(sending, |mut sending| async move {
         let message = sending.next().await?;
@@ -105,14 +106,20 @@ fn fault_status(shared: &Shared, fault: Fault) -> Status {
     }
 }
 
-/// The reader, and who has it.
+/// The pinned root, and the place among [`STREAMS_MAX`] that is taken just as long as the root is held.
+struct Root {
+    reader: SnapshotReader,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The root, and who has it.
 struct Held {
     state: Mutex<State>,
 }
 
 enum State {
     /// Nobody reads.
-    Idle(Box<SnapshotReader>),
+    Idle(Box<Root>),
     /// A piece is being read.
     Reading,
     /// The root was let go, with what the client is told.
@@ -120,10 +127,10 @@ enum State {
 }
 
 impl Held {
-    fn take(&self) -> Result<Box<SnapshotReader>, Status> {
+    fn take(&self) -> Result<Box<Root>, Status> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, State::Reading) {
-            State::Idle(reader) => Ok(reader),
+            State::Idle(root) => Ok(root),
             State::Reading => Err(cut_short()),
             State::Ended(status) => {
                 *state = State::Ended(status.clone());
@@ -132,11 +139,11 @@ impl Held {
         }
     }
 
-    /// Gives the reader back, unless it was ended meanwhile.
-    fn give_back(&self, reader: Box<SnapshotReader>) {
+    /// Gives the root back, unless it was ended meanwhile.
+    fn give_back(&self, root: Box<Root>) {
         let mut state = self.state.lock();
         if let State::Reading = *state {
-            *state = State::Idle(reader);
+            *state = State::Idle(root);
         }
     }
 
@@ -147,7 +154,7 @@ impl Held {
     /// By how much the file has grown, where that can be asked now.
     fn growth_bytes(&self) -> u64 {
         match &*self.state.lock() {
-            State::Idle(reader) => reader.growth_bytes(),
+            State::Idle(root) => root.reader.growth_bytes(),
             State::Reading | State::Ended(_) => 0,
         }
     }
@@ -188,7 +195,6 @@ struct Sending {
     total: u64,
     began: Instant,
     over: bool,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Sending {
@@ -215,21 +221,21 @@ impl Sending {
     }
 
     async fn read_piece(&mut self) -> Result<(), Status> {
-        let mut reader = self.held.take()?;
+        let mut root = self.held.take()?;
         let mut hash = std::mem::take(&mut self.hash);
         let read = tokio::task::spawn_blocking(move || {
             let mut piece = Vec::with_capacity(PIECE_BYTES);
-            let read = reader.read(&mut piece, PIECE_BYTES);
+            let read = root.reader.read(&mut piece, PIECE_BYTES);
             hash.update(&piece);
-            (reader, hash, piece, read)
+            (root, hash, piece, read)
         });
-        let (reader, hash, piece, read) = read.await.map_err(|_| cut_short())?;
+        let (root, hash, piece, read) = read.await.map_err(|_| cut_short())?;
         self.hash = hash;
         read.map_err(|fault| {
             self.held.end(cut_short());
             fault_status(&self.shared, *fault)
         })?;
-        self.held.give_back(reader);
+        self.held.give_back(root);
         let mut piece = bytes::Bytes::from(piece);
         while !piece.is_empty() {
             self.chunks.push_back(piece.split_to(CHUNK_BYTES.min(piece.len())));

@@ -162,6 +162,32 @@ fn a_stream_that_takes_too_long_is_ended_and_says_so() {
 }
 
 #[test]
+fn a_stream_that_was_ended_leaves_its_place_though_its_client_takes_nothing() {
+    let mut member = TestMember::start(&["--snapshot-timeout=2s"]);
+    run(async {
+        let mut client = member.client().await;
+        fill(&mut client, 40, 200_000).await;
+        let mut stalled = Vec::new();
+        for _ in 0..4 {
+            stalled.push(begin(&mut member.client().await).await.unwrap());
+        }
+        assert!(begin(&mut client).await.is_err());
+        let mut again = soon(async {
+            loop {
+                match begin(&mut client).await {
+                    Ok(stream) => return stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        })
+        .await;
+        rest(&mut again).await.unwrap();
+        drop(stalled);
+    });
+    member.stop();
+}
+
+#[test]
 fn a_stream_that_lets_the_store_grow_too_much_is_ended_and_says_so() {
     let mut member = TestMember::start(&["--snapshot-growth-bytes-max=100000"]);
     run(async {
