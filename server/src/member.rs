@@ -25,6 +25,7 @@ use crate::config::{AutoCompaction, Config};
 use crate::metrics::Metrics;
 use crate::propose::{Publish, propose};
 use crate::rpc::status::Error as RpcError;
+use crate::rpc::{HASHES_MAX, SNAPSHOT_STREAMS_MAX};
 use crate::serving::{Mailbox, Serving, Shared};
 use coffer_engine::command::Member as MemberInfo;
 use coffer_raftlog::error::Error as LogError;
@@ -81,7 +82,6 @@ impl std::error::Error for StartError {}
 /// Called when the member cannot go on, with the reason.
 pub type OnFault = Box<dyn FnOnce(LogError) + Send>;
 
-/// A running member.
 /// Calls whoever asked to be called of the first fault, whichever thread meets it.
 struct Faults(Mutex<Option<OnFault>>);
 
@@ -94,6 +94,7 @@ impl Faults {
     }
 }
 
+/// A running member.
 pub struct Member {
     shared: Arc<Shared>,
     threads: Threads,
@@ -252,6 +253,7 @@ fn start_log(
         stop: watch::Sender::new(false),
         began,
         snapshots: Arc::new(Semaphore::new(SNAPSHOT_STREAMS_MAX)),
+        hashes: Arc::new(Semaphore::new(HASHES_MAX)),
         damage: Mutex::new(None),
     });
     let servings = boxes.into_iter().map(|each| Arc::new(Serving::new(Arc::clone(&shared), each))).collect();

@@ -63,6 +63,8 @@ pub struct Shared {
     pub began: Instant,
     /// Places for snapshots being sent.
     pub snapshots: Arc<Semaphore>,
+    /// Places for hashes being taken.
+    pub hashes: Arc<Semaphore>,
     /// What a read met last that it could not read, in words.
     pub damage: Mutex<Option<String>>,
 }

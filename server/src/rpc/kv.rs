@@ -227,8 +227,10 @@ impl Kv for KvService {
         }
         let request = wire::range(request);
         let short = read::is_short(self.serving.shared.reader(), &request);
-        let told = read::look(&self.serving, short, move |reader| reader.range(&request)).await?;
-        self.range_told(told).map(Response::new)
+        let told = read::look_while(&self.serving, short, move |reader, wanted| {
+            reader.range_while(&request, true, wanted).transpose()
+        });
+        self.range_told(told.await?).map(Response::new)
     }
 
     type RangeStreamStream = RangeStream;

@@ -8,6 +8,7 @@ use crate::metrics::{Histogram, Level};
 use crate::propose::propose;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
+use crate::read;
 use crate::serving::{Serving, Shared};
 use coffer_engine::command::{AlarmAction, AlarmKind, AlarmMember};
 use coffer_engine::store::HashKv;
@@ -23,6 +24,8 @@ pub(crate) struct MaintenanceService {
     pub(crate) serving: Arc<Serving>,
 }
 
+/// Hashes at once in the process, each of which keeps a processor busy; others wait.
+pub(crate) const HASHES_MAX: usize = 2;
 /// How long the answer to Defragment waits for its end: pages move beside everything else, and etcdctl waits five seconds.
 const DEFRAGMENT_WAIT: Duration = Duration::from_secs(4);
 /// How often it is looked whether it is done.
@@ -67,15 +70,20 @@ fn signed(bytes: u64) -> i64 {
 }
 
 impl MaintenanceService {
-    /// The work grows with the store: on a thread of its own, so that this one goes on serving.
+    /// The work grows with the store: on a thread of its own, so that this one goes on serving, and only as long as somebody
+    /// waits for it and the member is not stopping.
     async fn hash_at(&self, revision: i64) -> Result<HashKv, Status> {
         let shared = &self.serving.shared;
-        let reader = shared.reader().clone();
+        // an error says that the places are gone, and they are never closed
+        let place = Arc::clone(&shared.hashes).acquire_owned().await.map_err(|_| Error::Stopped)?;
+        let stop = shared.stop.subscribe();
         let began = Instant::now();
-        let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision))
-            .await
-            .map_err(|_| Status::internal("coffer: hashing was cut short"))?
-            .map_err(|error| shared.read_error(error))?;
+        let told = read::look_while(&self.serving, false, move |reader, wanted| {
+            // given back when the work has ended, which may be after whoever asked has gone
+            let _place = place;
+            reader.hash_kv_while(revision, &|| wanted() && !*stop.borrow()).transpose()
+        });
+        let hash = told.await?.map_err(|error| shared.read_error(error))?;
         shared.metrics.observe(Histogram::HashKvSeconds, began.elapsed().as_secs_f64());
         Ok(hash)
     }

@@ -33,6 +33,7 @@ pub mod wire;
 
 use crate::serving::Shared;
 use futures_util::{Stream, StreamExt as _};
+pub(crate) use maintenance::HASHES_MAX;
 pub(crate) use snapshot::STREAMS_MAX as SNAPSHOT_STREAMS_MAX;
 use status::Error;
 use std::sync::Arc;

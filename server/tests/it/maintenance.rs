@@ -1,9 +1,12 @@
 //! Status, members, health.
 
-use crate::support::{TestMember, bytes, put, range, refusal, run};
+use crate::damage::metric;
+use crate::support::{TestMember, bytes, put, range, refusal, run, soon};
 use coffer_server::proto::etcdserverpb as pb;
 use coffer_server::proto::health;
-use tonic::Code;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Code, Request};
 
 #[test]
 fn status_tells_an_etcd_of_the_version_matched() {
@@ -130,6 +133,47 @@ fn what_is_not_there_yet_says_so() {
         let mut client = member.client().await;
         let downgrade = pb::DowngradeRequest { action: 0, version: "3.6".into() };
         assert_eq!(refusal(client.maintenance.downgrade(downgrade).await).0, Code::Unimplemented);
+    });
+    member.stop();
+}
+
+#[test]
+fn a_defragment_that_its_client_gives_up_is_no_more_under_way() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        let mut request = Request::new(pb::DefragmentRequest {});
+        request.set_timeout(Duration::from_millis(2));
+        client.maintenance.defragment(request).await.unwrap_err();
+        soon(async {
+            while metric(&member.endpoint, "etcd_disk_defrag_inflight") != 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    });
+    member.stop();
+}
+
+#[test]
+fn hashes_wait_for_a_place_as_long_as_their_deadline_says() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        let whole = client.maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await.unwrap().into_inner();
+        let places = Arc::clone(&member.shared().hashes);
+        let others = places.acquire_many(2).await.unwrap();
+        let mut request = Request::new(pb::HashKvRequest { revision: 0 });
+        request.set_timeout(Duration::from_millis(100));
+        client.maintenance.hash_kv(request).await.unwrap_err();
+        let mut waiting = client.clone();
+        let waiting =
+            tokio::spawn(async move { waiting.maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await });
+        client.put("k", "serving goes on").await;
+        assert!(!waiting.is_finished());
+        drop(others);
+        let told = soon(waiting).await.unwrap().unwrap().into_inner();
+        assert_ne!(told.hash, whole.hash, "it is of the time when it had its place");
     });
     member.stop();
 }

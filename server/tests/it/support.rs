@@ -8,6 +8,7 @@ use coffer_server::proto::etcdserverpb::kv_client::KvClient;
 use coffer_server::proto::etcdserverpb::lease_client::LeaseClient;
 use coffer_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use coffer_server::proto::etcdserverpb::watch_client::WatchClient;
+use coffer_server::serving::Shared;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -59,6 +60,10 @@ impl TestMember {
 
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        self.member.as_ref().expect("it runs").shared()
     }
 
     pub(crate) fn stop(&mut self) {
@@ -116,6 +121,22 @@ impl Client {
             watch: WatchClient::new(channel.clone()).max_decoding_message_size(max),
             channel,
         }
+    }
+
+    /// Puts many keys, `value` each, a thousand at a time (`--max-txn-ops`); the revision.
+    pub(crate) async fn put_all(&mut self, keys: impl Iterator<Item = String>, value: &str) -> i64 {
+        let ops = keys.map(|key| {
+            let put = put(&key, value);
+            pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+        });
+        let ops: Vec<_> = ops.collect();
+        let mut revision = 0;
+        for success in ops.chunks(1_000) {
+            let request = pb::TxnRequest { success: success.to_vec(), ..Default::default() };
+            revision =
+                self.txn(request).await.expect("the txn goes through").header.expect("a header").revision;
+        }
+        revision
     }
 
     /// Puts; the revision.
