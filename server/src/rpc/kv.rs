@@ -1,9 +1,8 @@
 //! KV: Range, RangeStream, Put, DeleteRange, Txn, Compact.
 
 use super::header::header;
-use super::range_stream::RangeStream;
 use super::status::Error;
-use super::{check, quota, wire};
+use super::{check, quota, range_stream, wire};
 use crate::metrics::Count;
 use crate::propose::{self, Compact, propose};
 use crate::proto::etcdserverpb as pb;
@@ -14,6 +13,8 @@ use crate::serving::{Serving, Ticket};
 use coffer_engine::command::{PutRequest, RangeReply, TxnOp, TxnReply, TxnRequest};
 use coffer_engine::error::ReadError;
 use coffer_raftlog::proposal::Outcome;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,19 +234,20 @@ impl Kv for KvService {
         self.range_told(told.await?).map(Response::new)
     }
 
-    type RangeStreamStream = RangeStream;
+    type RangeStreamStream = BoxStream<'static, Result<pb::RangeStreamResponse, Status>>;
 
     async fn range_stream(
         &self,
         request: Request<pb::RangeRequest>,
-    ) -> Result<Response<RangeStream>, Status> {
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let request = request.into_inner();
         check::range_stream(&request)?;
         if !request.serializable {
             read::linearizable(&self.serving).await?;
         }
         self.count(Count::Ranges, 1);
-        Ok(Response::new(RangeStream::new(Arc::clone(&self.serving.shared), wire::range(request))))
+        let parts = range_stream::parts(Arc::clone(&self.serving), wire::range(request));
+        Ok(Response::new(parts.boxed()))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {

@@ -1,8 +1,9 @@
 //! Put, range, delete and ranges in parts.
 
-use crate::support::{Client, TestMember, bytes, keys, put, range, run, text};
+use crate::support::{Client, TestMember, bytes, keys, put, range, refusal, run, soon, text};
 use coffer_server::proto::etcdserverpb as pb;
 use coffer_server::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use tonic::Code;
 
 async fn filled(member: &TestMember) -> Client {
     let mut client = member.client().await;
@@ -131,6 +132,70 @@ fn a_range_in_parts_is_the_same_range() {
         let counted = parts(&mut client, pb::RangeRequest { count_only: true, ..range("k", "l") }).await;
         assert_eq!((counted.len(), counted[0].count), (1, 100));
         assert_eq!(parts(&mut client, range("none", "")).await.len(), 1, "the header comes all the same");
+    });
+    member.stop();
+}
+
+#[test]
+fn a_part_has_a_bound_however_small_its_keys() {
+    let mut member = TestMember::start(&["--max-txn-ops=1000"]);
+    run(async {
+        let mut client = member.client().await;
+        let revision = client.put_all((0..25_000).map(|number| format!("k{number:05}")), "v").await;
+        client.put("k", "a later revision").await;
+        let at = pb::RangeRequest { revision, ..range("k", "l") };
+        let got = parts(&mut client, at.clone()).await;
+        let sizes: Vec<_> = got.iter().map(|part| part.kvs.len()).collect();
+        assert_eq!(sizes[..4], [10, 20, 40, 80]);
+        assert_eq!(sizes.iter().max(), Some(&10_000));
+        let kvs: Vec<_> = got.into_iter().flat_map(|part| part.kvs).collect();
+        assert_eq!(kvs, client.range(at).await.kvs);
+    });
+    member.stop();
+}
+
+#[test]
+fn parts_stay_at_the_revision_of_the_first_until_it_is_compacted() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        // more than a client's windows hold
+        for number in 0..40 {
+            client.put(&format!("k{number:02}"), &"v".repeat(300_000)).await;
+        }
+        let whole = client.range(range("k", "l")).await;
+        for compacted in [false, true] {
+            let mut stream = client.kv.range_stream(range("k", "l")).await.unwrap().into_inner();
+            let mut kvs = soon(stream.message()).await.unwrap().unwrap().range_response.unwrap().kvs;
+            let mut writer = member.client().await;
+            for number in 0..40 {
+                writer.delete(&format!("k{number:02}")).await;
+            }
+            let revision = writer.put("k", "meanwhile").await;
+            if compacted {
+                writer.compact(revision).await.unwrap();
+            }
+            let rest = async {
+                let mut last = None;
+                while let Some(part) = soon(stream.message()).await? {
+                    let part = part.range_response.unwrap();
+                    kvs.extend(part.kvs.iter().cloned());
+                    last = Some(part);
+                }
+                Ok(last.unwrap())
+            };
+            if compacted {
+                let expected = "etcdserver: mvcc: required revision has been compacted".to_owned();
+                assert_eq!(refusal(rest.await), (Code::OutOfRange, expected));
+            } else {
+                let last = rest.await.unwrap();
+                assert_eq!((last.header.unwrap().revision, last.count), (41, 40));
+                assert_eq!(kvs, whole.kvs);
+                for number in 0..40 {
+                    client.put(&format!("k{number:02}"), &"v".repeat(300_000)).await;
+                }
+            }
+        }
     });
     member.stop();
 }
