@@ -23,7 +23,7 @@ const NO_DISCOVERY_EFFECT: &str = "discovery is not supported in this version";
 const NO_AUTH_EFFECT: &str = "authentication is not supported in this version";
 const NO_TRACING: &str = "distributed tracing is not supported in this version";
 const NO_V2: &str = "coffer has no v2 API";
-const NO_SLOW_LOG: &str = "slow requests are not logged in this version";
+const NO_SLOW_APPLY_LOG: &str = "how long applying takes is not logged in this version";
 const OBSOLETE: &str = "it belongs to an older etcd and has no effect there either";
 
 const fn flag(
@@ -497,7 +497,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Duration,
         "300ms",
         Monitoring,
-        Warned(NO_SLOW_LOG),
+        Effective,
         "Log requests that take longer.",
     ),
     flag(
@@ -505,7 +505,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Duration,
         "100ms",
         Monitoring,
-        Warned(NO_SLOW_LOG),
+        Warned(NO_SLOW_APPLY_LOG),
         "Log requests whose applying takes longer.",
     ),
     flag("enable-distributed-tracing", Bool, "false", Monitoring, Warned(NO_TRACING), "Send traces."),
