@@ -380,9 +380,9 @@ fn is_lack_of_room(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| files.contains(&number) || space.contains(&number))
 }
 
-/// The smallest segment in which an entry of `entry_bytes_max` fits beside header and mark.
+/// The smallest segment in which an entry of `entry_bytes_max` fits beside header and marks.
 pub(super) fn segment_bytes_for(entry_bytes_max: u64) -> u64 {
     let batch =
         super::batch::batch_bytes(super::batch::ENTRY_HEAD_BYTES + entry_bytes_max as usize, 1) as u64;
-    FIRST_BATCH + batch + super::writer::MARK_BYTES
+    FIRST_BATCH + batch + super::writer::KEPT_BYTES
 }

@@ -12,7 +12,9 @@
 //! - A sequence number counts as durable when its write and all earlier ones are done.
 //! - A header names the end of its predecessor, so it is written only when all before it is durable, and nothing is
 //!   written behind it before it is durable itself.
-//! - The last block of a segment is kept for a mark, so that there is always room for one.
+//! - Two blocks at the end of a segment are kept for marks: one, so that there is always room for the idle mark; and the
+//!   last one for a mark that lets segments go. On a full disk the next segment is made of those, so there must be a place
+//!   to say that they are not needed.
 //! - After a failed write nothing more is written, nothing more becomes durable, and the fault is returned for ever.
 
 use super::ahead::{Ahead, ReadySegment, RetiredSegment};
@@ -28,7 +30,9 @@ use std::io;
 use std::path::PathBuf;
 
 /// Bytes of a mark.
-pub(super) const MARK_BYTES: u64 = BLOCK_BYTES as u64;
+const MARK_BYTES: u64 = BLOCK_BYTES as u64;
+/// Bytes at the end of a segment that no batch takes: room for two marks.
+pub(super) const KEPT_BYTES: u64 = 2 * MARK_BYTES;
 /// The mark follows the last write within this time at the latest, in microseconds: rot in a batch younger than that
 /// looks like an unfinished write.
 pub(super) const IDLE_MARK_US_MAX: Micros = 2_000;
@@ -232,7 +236,7 @@ impl Wal {
 
     /// Whether such a batch goes into the smallest segment; every entry has at most a run of its own.
     fn fits_smallest(&self, body_bytes: usize, entries: usize) -> bool {
-        let room = self.options.segment_bytes_min - FIRST_BATCH - MARK_BYTES;
+        let room = self.options.segment_bytes_min - FIRST_BATCH - KEPT_BYTES;
         batch_bytes(body_bytes, entries.max(1)) as u64 <= room
     }
 
@@ -419,7 +423,7 @@ impl Wal {
         if self.unbegun() {
             return 0;
         }
-        let room = self.current.bytes.saturating_sub(self.current.position + MARK_BYTES);
+        let room = self.current.bytes.saturating_sub(self.current.position + KEPT_BYTES);
         let (mut count, mut body, mut runs, mut next_index, mut term) = (0, 0, 0, None, None);
         for queued in &self.queue {
             let entries = &queued.batch.entries;
@@ -592,11 +596,24 @@ impl Wal {
         let releasing = self.first_needed_segment() > self.first_segment;
         // what cannot be written for want of a segment does not count as activity
         let idle = self.in_flight.is_empty() && (self.queue.is_empty() || !self.ahead.may_take(false));
-        let room = !self.unbegun() && self.current.position + MARK_BYTES <= self.current.bytes;
-        if !(idle && room && (self.unmarked || releasing)) {
+        if !(idle && (self.unmarked || releasing) && self.has_room_for_mark()) {
             return None;
         }
         Some(if self.closing { 0 } else { self.idle_since + self.options.idle_mark_us.min(IDLE_MARK_US_MAX) })
+    }
+
+    fn has_room_for_mark(&self) -> bool {
+        let room = self.current.bytes.saturating_sub(self.current.position);
+        !self.unbegun() && (room >= KEPT_BYTES || (room >= MARK_BYTES && self.lets_go_enough()))
+    }
+
+    /// Whether what a mark would let go now is enough for a segment, or all there is: after it there may be no room for
+    /// another one before that segment is begun.
+    fn lets_go_enough(&self) -> bool {
+        let first = self.first_needed_segment();
+        let let_go = self.held.iter().take_while(|held| held.segment < first);
+        let bytes: u64 = let_go.map(|held| held.bytes).sum();
+        bytes >= self.options.segment_bytes_min || (bytes > 0 && first == self.current.segment)
     }
 
     /// Highest sequence number such that it and all before it are durable.

@@ -145,7 +145,7 @@ fn segments_grow_from_the_smallest_to_the_largest() {
     rig.settle();
     let size = |path: &std::path::PathBuf| rig.disk.read_file(path).map_or(0, |file| file.len()) >> 10;
     let sizes: Vec<usize> = segments(&rig.disk).iter().map(size).collect();
-    assert_eq!(sizes[..5], [16, 32, 64, 128, 128], "{sizes:?}");
+    assert_eq!(sizes[..5], [20, 40, 80, 128, 128], "{sizes:?}");
 }
 
 #[test]
@@ -401,6 +401,77 @@ fn a_full_disk_is_said_early_keeps_a_reserve_and_heals_by_itself() {
     assert!(rig.fault.is_none());
     assert_eq!(rig.wal.space(), Space::Ample, "service resumes by itself");
     assert_eq!(rig.wal.queued_bytes(), 0);
+}
+
+/// So many turns at most; with a full disk there is always one more.
+fn turns(rig: &mut Rig, count: u64) {
+    let _ = (0..count).all(|_| rig.turn());
+    assert!(rig.fault.is_none(), "{:?}", rig.fault);
+}
+
+/// Small batches, with and without the time that a mark takes between them, until no further one becomes durable. Gives
+/// the first that waits.
+fn fill_up(rig: &mut Rig) -> u64 {
+    for _ in 0..1_000 {
+        let next = rig.content.last_index() + 1;
+        let seq = rig.append(batch(next - 1, entries(next..next + 1, 1, 100)));
+        for _ in 0..60 {
+            if rig.wal.durable() >= seq {
+                break;
+            }
+            turns(rig, 1);
+        }
+        if rig.wal.durable() < seq {
+            return seq;
+        }
+        if rig.rng.once_in(2) {
+            turns(rig, 4);
+        }
+    }
+    panic!("the disk never fills");
+}
+
+#[test]
+fn a_log_that_has_no_block_left_for_a_batch_says_what_it_lets_go_and_goes_on_in_that() {
+    for seed in 0..40 {
+        let mut rig = Rig::new(seed, small_options(1));
+        rig.disk.set_capacity(Some(170 << 10));
+        for round in 0..6 {
+            let seq = fill_up(&mut rig);
+            assert_eq!(rig.wal.space(), Space::Reserve);
+            rig.checkpoint();
+            turns(&mut rig, 100);
+            assert!(rig.wal.durable() >= seq, "seed {seed}, round {round}: it stands still");
+            let (_, opened, found) =
+                open(&mut rig.disk.fork(1), small_options(2), 0).expect("it opens while the disk is full");
+            check(&rig, rig.wal.durable(), &opened, &found, "full");
+        }
+    }
+}
+
+#[test]
+fn the_last_block_waits_for_a_mark_that_lets_a_whole_segment_go() {
+    let mut rig = Rig::new(1, small_options(1));
+    // each life leaves a segment that is cut short
+    for life in 2..6 {
+        let next = rig.content.last_index() + 1;
+        rig.append(batch(next - 1, entries(next..next + 1, 1, 100)));
+        rig.settle();
+        rig.disk.kill();
+        let before = rig.before();
+        rig = Rig::next_life(rig.disk, life, small_options(life), &before).expect("it opens");
+    }
+    rig.settle();
+    rig.disk.set_capacity(Some(rig.disk.used()));
+    let seq = fill_up(&mut rig);
+    // the first of them alone is too little to make a segment of
+    rig.wal.release(1);
+    turns(&mut rig, 100);
+    assert!(rig.wal.durable() < seq, "there was room");
+    rig.released = rig.content.last_index() - 1;
+    rig.wal.release(rig.released);
+    turns(&mut rig, 100);
+    assert!(rig.wal.durable() >= seq, "it stands still");
 }
 
 #[test]

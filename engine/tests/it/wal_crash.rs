@@ -27,7 +27,7 @@ const POINTS_MIN: u64 = 5_000;
 
 /// Settings of one seed: many writes in flight, in half of the runs up to 8.
 fn crash_options(seed: u64, life: u64) -> WalOptions {
-    let segment_bytes = if seed.is_multiple_of(3) { 16 << 10 } else { 64 << 10 };
+    let segment_bytes = if seed.is_multiple_of(3) { 20 << 10 } else { 64 << 10 };
     WalOptions {
         writes_in_flight_max: if seed.is_multiple_of(2) { 2 } else { 8 },
         second_write_bytes: 1,
@@ -157,7 +157,7 @@ fn long() -> bool {
 /// The same for a log that does nothing but write, checkpoint and recycle its few segments.
 fn run_recycling(disk: SimDisk, seed: u64, before: &Before) -> Result<Rig, Fault> {
     let options =
-        WalOptions { segment_bytes_min: 16 << 10, segment_bytes_max: 16 << 10, ..crash_options(seed, 1) };
+        WalOptions { segment_bytes_min: 20 << 10, segment_bytes_max: 20 << 10, ..crash_options(seed, 1) };
     let mut rig = Rig::next_life(disk, seed, options, before)?;
     for part in 0..24 {
         rig.run(3, 3500);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// One bit in so many is also tried with a real opening, which changes files.
 const OPENED_ONE_IN: usize = 509;
 
-/// A log of several 16 KiB segments: recycled ones among them and in use, one cut after a kill, an idle mark at the
+/// A log of several 20 KiB segments: recycled ones among them and in use, one cut after a kill, an idle mark at the
 /// end, and segments allocated ahead behind it.
 fn log() -> Rig {
     let mut rig = Rig::new(11, small_options(1));
@@ -146,7 +146,7 @@ fn no_flipped_bit_and_no_zeroed_sector_is_silent() {
     assert_eq!(expected.2.clone().above(rig.released), rig.content.clone().above(rig.released));
     let recycled = recycled_in_use(&rig.disk);
     let begun = begun(&rig.disk).len();
-    println!("segments {} of 16 KiB: begun {begun}, recycled ones among these {recycled}", files.len());
+    println!("segments {} of 20 KiB: begun {begun}, recycled ones among these {recycled}", files.len());
     assert!(begun >= 3 && recycled > 0, "at least three in use, a recycled one among them");
 
     let (left, right) = files.split_at(files.len() / 2);

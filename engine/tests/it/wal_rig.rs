@@ -20,11 +20,11 @@ pub(crate) const OWNER: [u8; 16] = *b"cluster1 member2";
 /// Steps that a run takes at most before the test gives up.
 const STEPS_MAX: u64 = 100_000;
 
-/// Options for small logs: segments of 16 KiB, entries up to 4 KiB.
+/// Options for small logs: segments of 20 KiB, entries up to 4 KiB.
 pub(crate) fn small_options(salt: u64) -> WalOptions {
     WalOptions {
-        segment_bytes_min: 16 << 10,
-        segment_bytes_max: 16 << 10,
+        segment_bytes_min: 20 << 10,
+        segment_bytes_max: 20 << 10,
         entry_bytes_max: 4 << 10,
         ..WalOptions::new(PathBuf::from(DIR), OWNER, salt)
     }
