@@ -180,8 +180,8 @@ pub struct Opened {
     pub last_seq: u64,
     /// Number of this opening among all of this log, from 1.
     pub epoch: u64,
-    /// The newest checkpoint that the accepted batches and headers name: its transaction and the index that it had applied;
-    /// zeros if none does.
+    /// The newest checkpoint that headers and heads of batches name, those of an unfinished write too (it was durable before
+    /// they were made): its transaction and the index that it had applied; zeros if none does.
     pub checkpoint: (u64, u64),
     /// Bytes read: headers and batches of all segments that are needed.
     pub bytes: u64,

@@ -90,6 +90,9 @@ struct Evidence {
     durable_number: u64,
     durable_at: u64,
     first_segment: u64,
+    /// The newest checkpoint, which the head at `checkpoint_at` names: what stood below `first_segment` is in it.
+    checkpoint: (u64, u64),
+    checkpoint_at: u64,
     /// Where the last trace of a write of this life ends.
     written_end: u64,
 }
@@ -325,6 +328,10 @@ impl Reader<'_, '_> {
                     evidence.durable_at = offset;
                 }
                 evidence.first_segment = evidence.first_segment.max(head.first_segment);
+                if head.checkpoint > evidence.checkpoint {
+                    evidence.checkpoint = head.checkpoint;
+                    evidence.checkpoint_at = offset;
+                }
             }
             offset += BLOCK;
         }
@@ -393,6 +400,10 @@ impl Reader<'_, '_> {
                 reader.read_segment(file, header, next, evidence)
             })?;
             self.found.held.push(held);
+        }
+        // a batch that was cut named it all the same, and it was durable before
+        if evidence.checkpoint > self.found.checkpoint {
+            self.note_checkpoint(last.segment, evidence.checkpoint_at, evidence.checkpoint)?;
         }
         Ok(())
     }

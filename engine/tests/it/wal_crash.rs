@@ -450,6 +450,48 @@ fn a_hole_behind_the_mark_is_corruption_that_names_its_place() {
 }
 
 #[test]
+fn a_batch_that_says_what_is_not_needed_and_is_torn_says_in_which_checkpoint_it_is() {
+    let options = |life| crash_options(2, life);
+    let mut rig = Rig::new(1, options(0));
+    for index in 1..4 {
+        rig.append(one(index));
+    }
+    rig.settle();
+    rig.wal.set_checkpoint(5, 1);
+    rig.append(one(4));
+    rig.settle();
+    rig.disk.power_cut();
+    // the header names the first checkpoint, the batch behind it the second one, in which all before is
+    let mut rig = Rig::on(rig.disk, 2, options(1)).expect("it opens");
+    rig.settle();
+    rig.wal.set_checkpoint(9, 4);
+    rig.wal.release(4);
+    let mut large = one(5);
+    large.entries[0].data = Bytes::from(vec![5; 2_000]);
+    let seq = rig.append(large);
+    rig.settle_until(seq);
+    assert_eq!(rig.wal.stats().marks, 0);
+    let path = segments(&rig.disk)[1].clone();
+    let mut file = rig.disk.read_file(&path).expect("it is there");
+    file[4096 + 1024..4096 + 1536].copy_from_slice(&b"coffer: unused. ".repeat(32));
+    rig.disk.write_file(&path, file);
+    for life in 2..5 {
+        rig.disk.power_cut();
+        rig = Rig::on(rig.disk, life, options(life)).expect("it opens");
+        assert_eq!(
+            (rig.opened.last_seq, rig.content.last_index()),
+            (seq - 1, 0),
+            "the batch is cut, the rest gone"
+        );
+        assert_eq!(rig.opened.checkpoint, (9, 4), "life {life}: nobody would know where the rest is");
+        assert_eq!(rig.opened.torn.len(), usize::from(life < 4), "life {life}");
+        if life > 2 {
+            rig.settle();
+        }
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_log_byte_for_byte() {
     let files = |seed| {
         let (start, before) = earlier_life(seed);
