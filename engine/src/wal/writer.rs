@@ -640,9 +640,12 @@ impl Wal {
         Some(first.started + 2 * self.usual_us)
     }
 
-    /// Whether segments are made ahead: not for a log that is being closed, unless what is queued needs one.
+    /// Whether segments are made ahead: not for a log that is being closed, unless what is queued needs one; and no second
+    /// segment before the first one's header is durable, for without that a log of two is one that lost its beginning.
     fn works_ahead(&self) -> bool {
-        !self.closing || !self.queue.is_empty()
+        let begins =
+            self.current.segment == 1 && self.in_flight.iter().any(|write| write.kind == Kind::Header);
+        !begins && (!self.closing || !self.queue.is_empty())
     }
 
     /// Whether there is room.

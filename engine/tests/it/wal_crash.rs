@@ -492,6 +492,36 @@ fn a_batch_that_says_what_is_not_needed_and_is_torn_says_in_which_checkpoint_it_
 }
 
 #[test]
+fn a_first_start_that_ends_at_any_time_before_its_first_header_is_durable_is_followed_by_another() {
+    let (mut tried, mut without) = (0, 0);
+    for seed in 0..200 {
+        let mut rig = Rig::new(seed, small_options(1));
+        // the header is slow, what may go on beside it is not
+        rig.disk.set_latency(1, 100_000);
+        while rig.wal.stats().segments_begun == 0 {
+            rig.disk.set_now(rig.disk.next_due().unwrap_or(0));
+            rig.take_completions();
+            rig.step_without_time();
+        }
+        rig.disk.set_latency(1, 1);
+        while rig.wal.stats().writes == 0 {
+            let disk = rig.disk.fork(tried);
+            disk.power_cut();
+            let next = Rig::on(disk, seed, small_options(2));
+            let mut next = next.unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+            without += u64::from(next.opened.epoch == 1);
+            let seq = next.append_random(100);
+            next.settle_until(seq);
+            assert!(next.wal.durable() >= seq);
+            tried += 1;
+            rig.turn();
+        }
+    }
+    println!("first starts ended {tried}, without a header {without}");
+    assert!(without > 50);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_log_byte_for_byte() {
     let files = |seed| {
         let (start, before) = earlier_life(seed);
