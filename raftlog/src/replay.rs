@@ -22,7 +22,7 @@ use coffer_engine::command::Stamped;
 use coffer_engine::disk::{Completion, Disk};
 use coffer_engine::error::Fault;
 use coffer_engine::store::Store;
-use coffer_engine::wal::{HardState, RecoveredBatch};
+use coffer_engine::wal::{HardState, RecoveredBatch, Space};
 use raft::eraftpb::Entry;
 use std::collections::VecDeque;
 
@@ -144,7 +144,7 @@ impl Replay {
         self.replayed
     }
 
-    /// Lets the page file write what was applied, and waits while more than `dirty_bytes_max` wait for it.
+    /// Lets the page file write what was applied, and waits while more than `dirty_bytes_max` wait for it and it has room.
     ///
     /// # Errors
     /// The fault of the page file.
@@ -164,8 +164,9 @@ impl Replay {
             }
             let next = self.store.step(disk, now, self.replayed.bytes)?;
             let waits = self.store.stats().dirty_bytes > dirty_bytes_max;
-            // with nothing under way it is not the medium that is waited for: a full disk, say
-            if !waits || !(next.at_once || next.at.is_some() || self.store.is_busy()) {
+            // a full disk has no end that could be waited for, and with nothing under way there is nothing to wait for
+            let full = self.store.space() == Space::Reserve;
+            if !waits || full || !(next.at_once || next.at.is_some() || self.store.is_busy()) {
                 return Ok(());
             }
             if !next.at_once {

@@ -14,7 +14,7 @@ use crate::command::Stamped;
 use crate::disk::{Completion, Disk, Op};
 use crate::error::Fault;
 use crate::store::{Store, StoreOpened, StoreOptions};
-use crate::wal::{LogEntry, Opened, RecoveredBatch, SharedDisk, Wal, WalOptions};
+use crate::wal::{LogEntry, Opened, RecoveredBatch, SharedDisk, Space, Wal, WalOptions};
 
 /// Entries, and bytes of them, after which what was applied is published: what is changed several times in between is copied
 /// once.
@@ -128,7 +128,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Lets the page file write what was applied, and waits while more than `dirty_bytes_max` wait for it.
+    /// Lets the page file write what was applied, and waits while more than `dirty_bytes_max` wait for it and it has room.
     fn keep_writing(
         &mut self,
         disk: &mut dyn Disk,
@@ -145,8 +145,9 @@ impl Replay<'_> {
             }
             let next = self.store.step(disk, now, self.bytes)?;
             let waits = self.store.stats().dirty_bytes > dirty_bytes_max;
-            // with nothing under way it is not the medium that is waited for: a full disk, say
-            if !waits || !(next.at_once || next.at.is_some() || self.store.is_busy()) {
+            // a full disk has no end that could be waited for, and with nothing under way there is nothing to wait for
+            let full = self.store.space() == Space::Reserve;
+            if !waits || full || !(next.at_once || next.at.is_some() || self.store.is_busy()) {
                 return Ok(());
             }
             if !next.at_once {
@@ -212,5 +213,59 @@ impl Replay<'_> {
             let _ = crate::disk::blocking::run(disk, Op::Remove { path: self.files.pages.path.clone() });
         }
         fault
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, PutRequest};
+    use crate::disk::sim::SimDisk;
+    use crate::wal::{EntryKind, HardState, NewBatch};
+    use std::path::PathBuf;
+
+    fn files() -> Files {
+        let owner = *b"coffer embedded\0";
+        Files {
+            wal: WalOptions {
+                segment_bytes_min: 64 << 10,
+                segment_bytes_max: 64 << 10,
+                entry_bytes_max: 4 << 10,
+                ..WalOptions::new(PathBuf::from("/db/wal"), owner, 1)
+            },
+            pages: StoreOptions { dirty_bytes: 64 << 10, ..StoreOptions::new("/db/pages".into(), owner) },
+        }
+    }
+
+    #[test]
+    fn a_page_file_that_finds_no_room_is_not_waited_for_while_the_log_is_read() {
+        let mut disk = SimDisk::new(1);
+        let mut wal = Wal::open(&mut disk, files().wal, 0, &mut |_| Ok(())).unwrap().0;
+        let entry = |index: u64| {
+            let (key, value) = (format!("key {index}").into(), vec![b'v'; 2_000].into());
+            let command = Command::Put(PutRequest { key, value, ..PutRequest::default() });
+            let data = Stamped { clock_ms: index, command }.encode().unwrap().into();
+            LogEntry { index, term: 1, kind: EntryKind::Normal, data }
+        };
+        let hard_state = HardState { term: 1, vote: 0, commit: 3_000 };
+        let sequence = wal.append(NewBatch { hard_state, entries: (1..=3_000).map(entry).collect() });
+        let mut completions = Vec::new();
+        while wal.durable() < sequence {
+            let now = disk.now();
+            wal.step(&mut disk, now).unwrap();
+            disk.wait(Some(1_000));
+            disk.poll(&mut completions);
+            completions.drain(..).for_each(|completion| drop(wal.complete(completion, now)));
+        }
+        disk.kill();
+        disk.set_capacity(Some(disk.used() + (2_200 << 10)));
+        let (begun, clock) = (disk.now(), disk.clone());
+        let recovered = open(&mut disk, &files(), &mut || {
+            assert!(clock.now() < begun + 60_000_000, "it waits for room");
+            clock.now()
+        })
+        .unwrap();
+        assert_eq!(recovered.store.applied(), 3_000);
+        assert_eq!(recovered.store.space(), Space::Reserve);
     }
 }

@@ -4,7 +4,7 @@ use crate::support::{Solo, bootstrap, put};
 use coffer_engine::command::{Member, Stamped};
 use coffer_engine::disk::sim::SimDisk;
 use coffer_engine::store::{Store, StoreOptions};
-use coffer_engine::wal::{EntryKind, HardState, LogEntry, RecoveredBatch, WalOptions};
+use coffer_engine::wal::{EntryKind, HardState, LogEntry, RecoveredBatch, Space, WalOptions};
 use coffer_raftlog::error::Error;
 use coffer_raftlog::recovery::{Recovered, RecoveryOptions, Replay, owner, recover};
 use coffer_raftlog::sim::cluster::{CLUSTER_ID, ClusterOptions, Crash};
@@ -211,6 +211,26 @@ fn a_replay_larger_than_memory_for_changed_pages_writes_them_meanwhile() {
     // the last slice may come on top
     assert!(stats.dirty_bytes <= 2 << 20, "{stats:?}");
     assert!(recovered.replayed.bytes > 4 * options.pages.dirty_bytes);
+}
+
+#[test]
+fn a_page_file_that_finds_no_room_is_not_waited_for_while_the_log_is_read() {
+    let mut solo = member(8, None);
+    write(&mut solo, 4_000);
+    solo.cluster.stop(1).unwrap();
+    let mut disk = solo.cluster.disk(1).clone();
+    disk.remove_file(Path::new(PAGES));
+    disk.set_capacity(Some(disk.used() + (2_200 << 10)));
+    let mut options = options(1);
+    options.pages.dirty_bytes = 128 << 10;
+    let (begun, clock) = (disk.now(), disk.clone());
+    let recovered = recover(&mut disk, &options, &mut || {
+        assert!(clock.now() < begun + 60_000_000, "it waits for room");
+        clock.now()
+    })
+    .unwrap();
+    assert_eq!(recovered.store.space(), Space::Reserve);
+    assert_eq!(recovered.view.applied(), recovered.view.last());
 }
 
 // --- the log read behind a page file, without disks
