@@ -339,6 +339,11 @@ impl Store {
         }
     }
 
+    /// Tells whether the log has room: while it has none, checkpoints come soon, so that it may let segments go.
+    pub fn note_log_space(&mut self, space: Space) {
+        self.mvcc.pages_mut().note_log_space(space);
+    }
+
     /// Goes on with what makes published states durable: writes pages, checkpoints, grows and cuts the file, and moves pages
     /// toward its head where it is mostly free. `wal_bytes` are the bytes of log that were written or replayed
     /// since it was opened. Of a store in memory: nothing.

@@ -402,6 +402,7 @@ impl Core {
         if let Some(first) = self.batches_out.front() {
             self.store.note_log_write(first.begun, self.usual_us, now);
         }
+        self.store.note_log_space(self.wal.space());
         let next = self.store.step(disk, now, wal_bytes)?;
         let before = std::mem::replace(&mut self.page_stats, self.store.stats());
         if self.page_stats.pages_read > before.pages_read {

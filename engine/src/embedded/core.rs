@@ -244,6 +244,7 @@ impl Core {
         if let Some(first) = self.batches_out.front() {
             self.store.note_log_write(first.begun, self.usual_us, now);
         }
+        self.store.note_log_space(self.wal.space());
         let next = self.store.step(disk, now, wal_bytes)?;
         self.note_checkpoint();
         Ok(next)

@@ -10,7 +10,7 @@
 //! | three eighths of it wait in memory |
 //! | [`PagerOptions::checkpoint_wal_bytes`] of log were written since the last one began |
 //! | [`PagerOptions::snapshot_entries`] entries were applied since the last one |
-//! | the oldest change is [`PagerOptions::checkpoint_interval_us`] old (a second, while the disk is full: what was freed becomes reusable by it) |
+//! | the oldest change is [`PagerOptions::checkpoint_interval_us`] old (a second, while the disk or the log's is full: what was freed becomes reusable by it, and the log lets segments go) |
 //!
 //! Beyond [`PagerOptions::dirty_bytes`], pages are spilled: written to their places without a sync, while no checkpoint
 //! writes pages.
@@ -172,6 +172,8 @@ pub(super) struct PageFile {
     rest_at: Option<Micros>,
     /// When the allocator is reminded of that.
     breath_at: Option<Micros>,
+    /// Whether the log has room.
+    log_space: Space,
     /// Bytes of log when the last checkpoint began.
     chosen_wal_bytes: u64,
     /// When that was; before the first one, when the file was opened.
@@ -208,6 +210,7 @@ impl PageFile {
             seen_tx: meta.root.tx,
             rest_at: None,
             breath_at: None,
+            log_space: Space::Ample,
             chosen_wal_bytes: 0,
             begun_at: now,
             waits_since: None,
@@ -340,9 +343,9 @@ impl PageFile {
 
     /// When the oldest change is so old that a checkpoint begins.
     fn interval_end(&self) -> Option<Micros> {
-        let interval = match self.length.space() {
-            Space::Ample => self.options.checkpoint_interval_us,
-            Space::Reserve => self.options.checkpoint_interval_us.min(FULL_INTERVAL_US),
+        let interval = match (self.length.space(), self.log_space) {
+            (Space::Ample, Space::Ample) => self.options.checkpoint_interval_us,
+            _ => self.options.checkpoint_interval_us.min(FULL_INTERVAL_US),
         };
         self.waits_since.map(|since| since + interval)
     }
@@ -513,6 +516,14 @@ impl Pager {
             if let Some(checkpoint) = &mut file.checkpoint {
                 checkpoint.hasten(HASTENED_US);
             }
+        }
+    }
+
+    /// Tells whether the log has room. Where it has none, what it may let go after a checkpoint is its only room.
+    pub fn note_log_space(&mut self, space: Space) {
+        let before = self.file.as_mut().map(|file| std::mem::replace(&mut file.log_space, space));
+        if before == Some(Space::Ample) && space == Space::Reserve {
+            self.hasten_checkpoint();
         }
     }
 

@@ -5,11 +5,11 @@ use coffer_engine::command::{Command, DeleteRangeRequest, Member, RangeRequest};
 use coffer_engine::disk::sim::Failure;
 use coffer_engine::mvcc::KeyRange;
 use coffer_engine::store::StoreOptions;
-use coffer_engine::wal::WalOptions;
+use coffer_engine::wal::{Space, WalOptions};
 use coffer_raftlog::core::ANSWERED_TOGETHER_MAX;
 use coffer_raftlog::proposal::{Busy, Outcome, Request};
 use coffer_raftlog::recovery::{RecoveryOptions, owner, recover};
-use coffer_raftlog::sim::cluster::{Answer, CLUSTER_ID, Crash};
+use coffer_raftlog::sim::cluster::{Answer, CLUSTER_ID, ClusterOptions, Crash};
 use coffer_raftlog::sim::workload::{Report, WorkloadOptions, run};
 
 #[test]
@@ -37,6 +37,29 @@ fn a_member_with_nothing_to_do_sleeps_without_a_timeout_and_writes_nothing() {
     solo.run(3_600_000_000);
     assert_eq!(solo.cluster.disk(1).ops(), ops);
     assert_eq!(solo.core().wal().stats().bytes_written, written);
+}
+
+#[test]
+fn a_log_without_room_gets_a_checkpoint_soon_and_goes_on_in_what_that_lets_go() {
+    let segment_bytes = (32 << 10, 32 << 10);
+    let mut solo = Solo::with(ClusterOptions { segment_bytes, ..ClusterOptions::new(7, 1) });
+    solo.run(100_000);
+    let disk = solo.cluster.disk(1).clone();
+    disk.set_capacity(Some(disk.used()));
+    let value = "x".repeat(4_000);
+    for round in 0..3 {
+        let full = (0..100).any(|n| {
+            let command = put(&format!("k{}", n % 10), &value);
+            matches!(
+                solo.ask(|reply_to| Request::Propose { command, reply_to }),
+                Outcome::Failed(Busy::NoSpace)
+            )
+        });
+        assert!(full && solo.core().wal().space() == Space::Reserve, "the disk fills by the log");
+        solo.run(5_000_000);
+        // the page file has room all the while, and would wait a minute
+        assert!(!solo.core().status().no_space, "round {round}: {:?}", solo.core().page_stats());
+    }
 }
 
 #[test]
@@ -140,39 +163,40 @@ fn refused(outcome: Outcome) -> Option<Busy> {
 #[test]
 fn a_full_disk_refuses_what_needs_room_lets_the_rest_through_ends_no_lease_and_heals() {
     let mut solo = Solo::new(3);
-    solo.done(Command::LeaseGrant { id: 1, ttl: 3 });
+    solo.done(Command::LeaseGrant { id: 1, ttl: 600 });
     solo.done(put("kept", "x"));
     let used = solo.cluster.disk(1).used();
     solo.cluster.disk(1).set_capacity(Some(used));
     let value = "x".repeat(4_000);
     let mut written = 0;
-    let busy = loop {
-        let outcome = solo.ask(|reply_to| Request::Propose { command: put("filler", &value), reply_to });
-        if let Some(busy) = refused(outcome) {
-            break busy;
-        }
+    // the log lets go what checkpoints hold, until the page file has no room for one
+    while !solo.core().status().no_space {
+        solo.done(put("filler", &value));
         written += 1;
         assert!(written < 1_000, "the disk does not fill");
-    };
-    assert_eq!(busy, Busy::NoSpace);
-    assert!(solo.core().status().no_space);
+        if solo.core().status().no_space {
+            solo.run(5_000_000);
+        }
+    }
+    let filler = solo.ask(|reply_to| Request::Propose { command: put("filler", &value), reply_to });
+    assert_eq!(refused(filler), Some(Busy::NoSpace));
     let granted =
         solo.ask(|reply_to| Request::Propose { command: Command::LeaseGrant { id: 2, ttl: 3 }, reply_to });
     assert_eq!(refused(granted), Some(Busy::NoSpace));
     // the lease's time stands still
-    solo.run(20_000_000);
+    solo.run(700_000_000);
     assert!(solo.core().reader().lease(1, false).unwrap().is_some(), "a lease ended on a full disk");
     assert_eq!(range(&solo, "kept"), 1);
     let delete = DeleteRangeRequest { range: KeyRange::single(&b"kept"[..]), prev_kv: false };
     solo.done(Command::DeleteRange(delete));
-    assert!(matches!(solo.ask(|reply_to| Request::Renew { id: 1, reply_to }), Outcome::Renewed { ttl: 3 }));
+    assert!(matches!(solo.ask(|reply_to| Request::Renew { id: 1, reply_to }), Outcome::Renewed { ttl: 600 }));
     let revision = solo.core().reader().position().revision;
     solo.done(Command::Compact { revision });
     solo.cluster.disk(1).set_capacity(None);
     solo.run(5_000_000);
     assert!(!solo.core().status().no_space, "the member does not heal by itself");
     solo.done(put("after", "x"));
-    solo.run(5_000_000);
+    solo.run(602_000_000);
     assert!(solo.core().reader().lease(1, false).unwrap().is_none(), "the lease clock does not run again");
 }
 
