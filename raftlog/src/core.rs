@@ -659,16 +659,19 @@ impl Core {
         let (slots, answers) = (&mut self.slots, &mut self.answers);
         let leases_expired = &mut self.leases_expired;
         let (store, queue) = (&mut self.store, &mut self.to_apply);
-        let slice =
-            applier::apply_slice(store, queue, ANSWERED_TOGETHER_MAX, &mut |index, term, applied| {
-                let Some(asker) = slots.take(index, term, answers) else { return };
-                let Some(applied) = applied else { return };
-                if let (Asker::Expiry, Ok(Reply::LeaseExpire(true))) = (&asker, &applied.outcome) {
-                    *leases_expired += 1;
-                }
-                answers.applied(asker, applied);
-            })?;
-        let Some(slice) = slice else { return Ok(()) };
+        answers.begin_slice();
+        let slice = applier::apply_slice(store, queue, ANSWERED_TOGETHER_MAX, &mut |index, term, applied| {
+            let Some(asker) = slots.take(index, term, answers) else { return };
+            let Some(applied) = applied else { return };
+            if let (Asker::Expiry, Ok(Reply::LeaseExpire(true))) = (&asker, &applied.outcome) {
+                *leases_expired += 1;
+            }
+            answers.applied(asker, applied);
+        });
+        let Some(slice) = slice.inspect_err(|_| self.answers.take_back(Busy::Stopped))? else {
+            return Ok(());
+        };
+        self.answers.published();
         if let Some(events) = &slice.published.events {
             self.answers.events(events);
         }
@@ -698,6 +701,8 @@ impl Core {
     /// Ends this member's service: everybody who waits is answered, nothing is acknowledged any more.
     pub fn stop(&mut self, out: &mut Output) {
         self.stopped = true;
+        // after a panic in the middle of a slice
+        self.answers.take_back(Busy::Stopped);
         self.slots.fail_all(Busy::Stopped, &mut self.answers);
         for to in std::mem::take(&mut self.reads) {
             self.answers.answer(to, Outcome::Failed(Busy::Stopped));

@@ -359,8 +359,10 @@ impl Shell {
             self.tell_damage(&mut out.damage);
             self.tell_defragments();
             // the board first: whoever has an answer finds the state that it tells of
-            if stepped.is_ok() {
-                self.shared.publish(&self.core);
+            match &stepped {
+                Ok(_) => self.shared.publish(&self.core),
+                // whoever hears that this member stops finds the door closed
+                Err(_) => self.shared.close(),
             }
             self.shared.post_all(&mut out.posts);
             match stepped {

@@ -105,12 +105,39 @@ impl Slots {
 #[derive(Debug)]
 pub struct Answers {
     posts: Vec<Post>,
+    /// Of each mailbox the first answer that the slice being applied gave; between slices there is none so far.
+    unpublished: Vec<usize>,
 }
 
 impl Answers {
     /// For that many mailboxes.
     pub fn new(mailboxes: usize) -> Answers {
-        Answers { posts: (0..mailboxes).map(|_| Post::default()).collect() }
+        let posts = (0..mailboxes).map(|_| Post::default()).collect();
+        Answers { posts, unpublished: vec![usize::MAX; mailboxes] }
+    }
+
+    /// A slice begins: what is added from here on stands once it is published.
+    pub fn begin_slice(&mut self) {
+        for (first, post) in self.unpublished.iter_mut().zip(&self.posts) {
+            *first = post.answers.len();
+        }
+    }
+
+    /// The slice is published.
+    pub fn published(&mut self) {
+        self.unpublished.fill(usize::MAX);
+    }
+
+    /// The slice that began will never be published: nobody is told of what it did.
+    pub fn take_back(&mut self, why: Busy) {
+        for (first, post) in self.unpublished.iter().zip(&mut self.posts) {
+            for (_, outcome) in post.answers.iter_mut().skip(*first) {
+                if !matches!(outcome, Outcome::Failed(_)) {
+                    *outcome = Outcome::Failed(why);
+                }
+            }
+        }
+        self.published();
     }
 
     /// Adds one answer. One for a mailbox that is not there has nobody to read it.

@@ -7,6 +7,7 @@
 //!   in the same order (a hash chained over the events), and now and then the whole stores are compared.
 //! - Commit and applied index never fall while a member runs.
 //! - No healthy member's message is refused by another.
+//! - Nobody is told of a revision that is not published (`cluster.rs` looks at each answer).
 
 use super::network::Travelling;
 use crate::core::Core;

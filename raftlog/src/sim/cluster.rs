@@ -458,7 +458,16 @@ impl Cluster {
         self.posts += 1;
         let core = self.seat(member).core.as_ref();
         let compaction_done = core.map_or(-1, |core| core.reader().position().compaction_done);
+        let revision = core.map_or(-1, |core| core.reader().position().revision);
         for (to, outcome) in post.answers {
+            if let Outcome::Applied(applied) = &outcome
+                && applied.revision > revision
+            {
+                return Err(format!(
+                    "member {member} answers with revision {}, published is {revision}",
+                    applied.revision
+                ));
+            }
             self.note(u64::from(to.slot));
             let (at, post) = (self.now, self.posts);
             self.answers.push(Answer { member, at, post, compaction_done, to, outcome });

@@ -6,8 +6,9 @@ use coffer_engine::disk::sim::SimDisk;
 use coffer_engine::store::{Store, StoreOptions};
 use coffer_engine::wal::{EntryKind, HardState, LogEntry, RecoveredBatch, Space, WalOptions};
 use coffer_raftlog::error::Error;
+use coffer_raftlog::proposal::{Busy, Outcome, Request};
 use coffer_raftlog::recovery::{Recovered, RecoveryOptions, Replay, owner, recover};
-use coffer_raftlog::sim::cluster::{CLUSTER_ID, ClusterOptions, Crash};
+use coffer_raftlog::sim::cluster::{Answer, CLUSTER_ID, ClusterOptions, Crash};
 use std::path::{Path, PathBuf};
 
 const PAGES: &str = "/pages";
@@ -231,6 +232,36 @@ fn a_page_file_that_finds_no_room_is_not_waited_for_while_the_log_is_read() {
     .unwrap();
     assert_eq!(recovered.store.space(), Space::Reserve);
     assert_eq!(recovered.view.applied(), recovered.view.last());
+}
+
+#[test]
+fn of_a_slice_that_meets_damage_nobody_is_told_of_success() {
+    let mut solo = member(9, Some(40));
+    write(&mut solo, 400);
+    solo.cluster.stop(1).unwrap();
+    solo.cluster.start(1).unwrap();
+    solo.run(100_000);
+    // what the first key needs is in memory, the rest of the file is damaged
+    solo.done(put("key0", "1"));
+    let disk = solo.cluster.disk(1);
+    let pages = disk.read_file(Path::new(PAGES)).unwrap().len() as u64 / 4096;
+    (0..pages).for_each(|page| disk.flip_bit(Path::new(PAGES), page * 4096 + 100, 0));
+    let published = solo.core().reader().position().revision;
+    let reader = solo.core().reader();
+    solo.cluster.take_answers();
+    for key in ["key0", "key0", "key9", "key0"] {
+        solo.submit(|reply_to| Request::Propose { command: put(key, "2"), reply_to });
+    }
+    solo.run(100_000);
+    assert!(
+        solo.cluster.faults()[0].1.to_string().contains("corrupt: file /pages"),
+        "{:?}",
+        solo.cluster.faults()
+    );
+    let answers = solo.cluster.take_answers();
+    let stopped = |answer: &Answer| matches!(answer.outcome, Outcome::Failed(Busy::Stopped));
+    assert!(answers.len() == 4 && answers.iter().all(stopped), "{answers:?}");
+    assert_eq!(reader.position().revision, published);
 }
 
 // --- the log read behind a page file, without disks
