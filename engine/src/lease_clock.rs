@@ -11,7 +11,7 @@
 //! runs faster than time, so it shows S + ttl + lag not before T + ttl, through whatever crashes lie between.
 //!
 //! While the log takes no renewals for want of room the clock stands still: nobody loses a lease that could not be
-//! renewed.
+//! renewed. Where other commands under way hold the clock as well, so it does while the log's writes stand still.
 
 use crate::Micros;
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 pub const EXPIRY_INTERVAL_US: Micros = 500_000;
 /// Leases ended in one pass; with the interval at most 1,000 a second, as etcd.
 pub const EXPIRIES_A_PASS_MAX: usize = 500;
-/// How far the clock may run ahead of a grant or renewal under way, in milliseconds: far longer than a write takes,
+/// How far the clock may run ahead of a command under way, in milliseconds: far longer than a write takes,
 /// short beside the shortest lease.
 pub const LAG_MS_MAX: u64 = 500;
 
@@ -101,7 +101,7 @@ impl LeaseClock {
     }
 }
 
-/// The grants and renewals under way, oldest first.
+/// The commands under way that hold the clock, grants and renewals at least, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct UnderWay {
     /// (index, stamp)

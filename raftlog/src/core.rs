@@ -130,7 +130,7 @@ pub struct Core {
     usual_us: Micros,
     to_apply: VecDeque<Entry>,
     clock: LeaseClock,
-    leases_under_way: UnderWay,
+    rounds_under_way: UnderWay,
     expiry: Expiry,
     /// The earliest deadline of all leases, as of the last publish.
     lease_deadline_ms: Option<u64>,
@@ -169,7 +169,7 @@ impl Core {
             usual_us: 0,
             to_apply: VecDeque::new(),
             clock: LeaseClock::standing_at(store.lease_clock_ms()),
-            leases_under_way: UnderWay::default(),
+            rounds_under_way: UnderWay::default(),
             expiry: Expiry::default(),
             lease_deadline_ms: store.next_lease_deadline_ms()?,
             leases_expired: 0,
@@ -472,7 +472,7 @@ impl Core {
         let standing = self.driver.standing();
         if (standing.leads, standing.term) != (self.was.leads, self.was.term) {
             self.clock = LeaseClock::standing_at(self.store.lease_clock_ms());
-            self.leases_under_way.clear();
+            self.rounds_under_way.clear();
         }
         if standing.leader != 0 && standing.leader != self.leader_known {
             self.leader_known = standing.leader;
@@ -535,7 +535,7 @@ impl Core {
 
     /// Proposes a round; the index of its last entry.
     fn propose(&mut self, round: Round, now: Micros) -> Option<u64> {
-        let Proposals { entries, askers, leases, stamp_ms } = round.finish();
+        let Proposals { entries, askers, stamp_ms } = round.finish();
         if entries.is_empty() {
             return None;
         }
@@ -545,11 +545,11 @@ impl Core {
                 for (index, asker) in (first..).zip(askers) {
                     self.slots.put(index, term, asker);
                 }
-                if let Some(last) = leases {
-                    self.leases_under_way.put(first + last as u64, stamp_ms);
-                    self.clock.set_limit(self.leases_under_way.limit_ms(), now);
-                }
-                Some(first + count - 1)
+                // whatever is under way holds the clock: while a disk stands still, renewals wait for it unstamped
+                let last = first + count - 1;
+                self.rounds_under_way.put(last, stamp_ms);
+                self.clock.set_limit(self.rounds_under_way.limit_ms(), now);
+                Some(last)
             }
             None => {
                 self.turned_away += askers.len() as u64;
@@ -678,8 +678,8 @@ impl Core {
         self.compacting |= slice.compacted;
         self.driver.applied(slice.published.applied);
         self.clock.observe(self.store.lease_clock_ms(), now);
-        self.leases_under_way.applied(slice.published.applied);
-        self.clock.set_limit(self.leases_under_way.limit_ms(), now);
+        self.rounds_under_way.applied(slice.published.applied);
+        self.clock.set_limit(self.rounds_under_way.limit_ms(), now);
         self.lease_deadline_ms = self.store.next_lease_deadline_ms()?;
         Ok(())
     }

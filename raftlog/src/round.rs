@@ -31,7 +31,6 @@ pub(crate) struct Round {
     askers: Vec<Asker>,
     renewed_ids: Vec<i64>,
     renewers: Vec<ReplyTo>,
-    leases: Option<usize>,
 }
 
 /// A round gathered.
@@ -41,8 +40,6 @@ pub(crate) struct Proposals {
     pub(crate) entries: Vec<Entry>,
     /// Who asked for each.
     pub(crate) askers: Vec<Asker>,
-    /// The last of the entries that grants or renews leases.
-    pub(crate) leases: Option<usize>,
     /// Their stamp.
     pub(crate) stamp_ms: u64,
 }
@@ -85,7 +82,6 @@ impl Round {
         if self.door.reserve && quota::cost(&command) > 0 {
             return Err(Busy::NoSpace);
         }
-        let leases = matches!(command, Command::LeaseGrant { .. } | Command::LeaseRenew { .. });
         let stamped = Stamped { clock_ms: self.door.stamp_ms, command };
         // txns deeper than the encoding allows and entries larger than the log takes do not pass a server's own door
         let data = stamped.encode().map_err(|_| Busy::TooManyRequests)?;
@@ -94,17 +90,14 @@ impl Round {
             return Err(Busy::TooManyRequests);
         }
         self.door.room -= bytes;
-        if leases {
-            self.leases = Some(self.entries.len());
-        }
         self.entries.push(Entry { data: data.into(), ..Entry::default() });
         self.askers.push(asker);
         Ok(())
     }
 
     pub(crate) fn finish(self) -> Proposals {
-        let Round { door, entries, askers, leases, .. } = self;
-        Proposals { entries, askers, leases, stamp_ms: door.stamp_ms }
+        let Round { door, entries, askers, .. } = self;
+        Proposals { entries, askers, stamp_ms: door.stamp_ms }
     }
 }
 

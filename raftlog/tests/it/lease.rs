@@ -1,6 +1,6 @@
 //! Leases: never shorter than their holder saw, renewed in one entry, ended in time.
 
-use crate::support::{Solo, long};
+use crate::support::{Solo, long, put};
 use coffer_engine::command::{Command, Reply};
 use coffer_engine::disk::sim::rng::Rng;
 use coffer_raftlog::proposal::{Outcome, Request};
@@ -86,6 +86,32 @@ fn a_lease_counts_from_its_answer_however_long_the_log_took() {
         }
         solo.run(2 * SECOND);
         assert!(!there(&solo, 5));
+    }
+}
+
+#[test]
+fn renewals_that_wait_for_a_disk_that_stands_still_go_before_the_end_of_their_leases() {
+    for renewed in [true, false] {
+        let mut solo = Solo::new(6);
+        (0..20).for_each(|n| drop(solo.done(put("usual", &n.to_string()))));
+        grant(&mut solo, 5, 2);
+        solo.run(SECOND);
+        solo.cluster.disk(1).set_latency(6 * SECOND, 6 * SECOND);
+        // as many writes as may be out
+        for n in 0..3 {
+            solo.submit(|reply_to| Request::Propose { command: put("k", &n.to_string()), reply_to });
+            solo.run(100_000);
+        }
+        solo.cluster.disk(1).set_latency(50, 100);
+        assert!(!solo.core().takes_requests(0, solo.cluster.now()));
+        if renewed {
+            let (answer, at) = solo.ask_when(|reply_to| Request::Renew { id: 5, reply_to });
+            assert!(matches!(answer, Outcome::Renewed { ttl: 2 }), "{answer:?}");
+            solo.run(2 * SECOND - 10_000 - (solo.cluster.now() - at));
+            assert!(there(&solo, 5), "it ended early");
+        }
+        solo.run(9 * SECOND);
+        assert!(!there(&solo, 5), "it does not end");
     }
 }
 
