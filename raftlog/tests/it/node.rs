@@ -6,8 +6,9 @@ use coffer_engine::mvcc::KeyRange;
 use coffer_raftlog::error::Error;
 use coffer_raftlog::node::{Node, Options, ReadIndex, WalIo};
 use coffer_raftlog::proposal::{Busy, Mailbox, Outcome, Post, ReplyTo, Request};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 /// A mailbox that a test waits at.
@@ -195,6 +196,76 @@ fn a_stop_answers_everybody_once() {
     let (again, _) = start(dir.path());
     assert!(count(&again) >= done as i64);
     again.stop();
+}
+
+/// A mailbox that tries the door whenever somebody is told that the member stops.
+#[derive(Default)]
+struct Caller {
+    node: OnceLock<Node>,
+    mailbox: Box_,
+    /// Whether it was open.
+    open: Mutex<Vec<bool>>,
+}
+
+impl Mailbox for Caller {
+    fn post(&self, post: Post) {
+        let stops = |(_, outcome): &(_, Outcome)| matches!(outcome, Outcome::Failed(Busy::Stopped));
+        if let Some(node) = self.node.get().filter(|_| post.answers.iter().any(stops)) {
+            self.open.lock().unwrap().push(node.reads_at_once() != Err(Busy::Stopped));
+        }
+        self.mailbox.post(post);
+    }
+}
+
+#[test]
+fn whoever_hears_that_a_member_stops_finds_its_door_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { snapshot_entries: Some(100), ..options(dir.path()) };
+    let (node, mailbox) = start_with(options());
+    for slot in 0..2_000 {
+        propose(&node, put(&format!("k{slot:04}"), &"x".repeat(200)), slot);
+    }
+    mailbox.wait(2_000);
+    let before = node.page_stats().checkpoints;
+    propose(&node, put("last", "1"), 2_000);
+    mailbox.wait(1);
+    node.request_checkpoint();
+    let in_file = || node.page_stats().checkpoints > before && node.page_stats().dirty_bytes == 0;
+    while !in_file() {
+        std::thread::yield_now();
+    }
+    node.stop();
+
+    let caller = Arc::new(Caller::default());
+    let stopped = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&stopped);
+    let node = Node::start(
+        options(),
+        vec![Arc::clone(&caller) as Arc<dyn Mailbox>],
+        Box::new(move |error| *told.lock().unwrap() = Some(error.to_string())),
+    )
+    .unwrap();
+    caller.node.set(node.clone()).ok().unwrap();
+    // what the first key needs is in memory, the rest of the file is damaged
+    propose(&node, put("k0000", "1"), 0);
+    caller.mailbox.wait(1);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(dir.path().join("pages")).unwrap();
+    for page in 0..file.metadata().unwrap().len() / 4_096 {
+        file.write_all_at(&[0xa5; 64], page * 4_096 + 100).unwrap();
+    }
+    let mut sent = 0;
+    for slot in 0..200 {
+        let key = if slot == 100 { "k0500" } else { "k0000" };
+        let sends = node.submit(Request::Propose { command: put(key, "2"), reply_to: to(slot) });
+        sent += usize::from(sends.is_ok());
+    }
+    let answers = caller.mailbox.wait(sent);
+    let last = answers.iter().rposition(|(_, outcome)| matches!(outcome, Outcome::Applied(_)));
+    let first = answers.iter().position(|(_, outcome)| matches!(outcome, Outcome::Failed(Busy::Stopped)));
+    assert!(first.is_some() && last < first, "{answers:?}");
+    node.stop();
+    assert!(stopped.lock().unwrap().as_ref().is_some_and(|text| text.contains("corrupt")), "{stopped:?}");
+    assert!(!caller.open.lock().unwrap().contains(&true), "{:?}", caller.open);
 }
 
 #[test]
