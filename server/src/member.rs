@@ -255,6 +255,7 @@ fn start_log(
         snapshots: Arc::new(Semaphore::new(SNAPSHOT_STREAMS_MAX)),
         hashes: Arc::new(Semaphore::new(HASHES_MAX)),
         damage: Mutex::new(None),
+        undelivered: Arc::default(),
     });
     let servings = boxes.into_iter().map(|each| Arc::new(Serving::new(Arc::clone(&shared), each))).collect();
     Ok((shared, servings))

@@ -22,6 +22,7 @@ pub use pump::pump;
 use crate::config::Config;
 use crate::metrics::{Count, Metrics};
 use crate::rpc::status::Error;
+use crate::rpc::undelivered::Total;
 use crate::rpc::wire;
 use crate::watch_hub::{Hub, Key, Limits};
 use coffer_engine::Micros;
@@ -67,6 +68,8 @@ pub struct Shared {
     pub hashes: Arc<Semaphore>,
     /// What a read met last that it could not read, in words.
     pub damage: Mutex<Option<String>>,
+    /// Answers that no client has taken yet.
+    pub(crate) undelivered: Arc<Total>,
 }
 
 impl Shared {

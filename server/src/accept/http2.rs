@@ -5,7 +5,8 @@
 
 use super::cork::{Cork, Corked, cork};
 use super::guard::Heard;
-use crate::rpc::door::Door;
+use crate::rpc::door::{Connected, Door};
+use crate::rpc::undelivered::Undelivered;
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
@@ -20,6 +21,17 @@ use tokio::time::{Instant, Sleep};
 
 /// Requests that are served before others on this thread have their turn.
 const REQUESTS_AT_ONCE: usize = 128;
+
+/// Bytes of answers whose client has to take some of them.
+const UNTAKEN_BYTES: usize = 1 << 20;
+/// How often it is looked whether it does.
+const UNTAKEN_LOOK: Duration = Duration::from_secs(10);
+/// Looks in a row at a client that takes none, after which it is given up: a minute.
+const UNTAKEN_LOOKS: u32 = 6;
+/// Bytes of answers whose client has to be quick while they crowd the process.
+const MANY_BYTES: usize = 16 << 20;
+/// What such a client takes between two looks: a megabyte in a second.
+const QUICK_BYTES: usize = 10 << 20;
 
 /// When a client that says nothing is asked whether it is there, and how long it has for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +69,14 @@ where
     };
     let pings = connection.ping_pong();
     let alive = terms.1.zip(pings).map(|(patience, pings)| Alive::new(patience, pings, heard));
-    let mut speaking = Speaking { connection, cork, door, alive, arrived: Vec::new() };
+    let mut speaking = Speaking {
+        connection,
+        cork,
+        door: door.connected(),
+        alive,
+        taking: Taking::new(UNTAKEN_LOOK),
+        arrived: Vec::new(),
+    };
     tokio::select! {
         result = poll_fn(|cx| speaking.poll(cx)) => return result,
         _ = told.wait_for(|stop| *stop) => {}
@@ -69,8 +88,9 @@ where
 struct Speaking<S> {
     connection: Connection<Corked<S>, Bytes>,
     cork: Cork<S>,
-    door: Door,
+    door: Connected,
     alive: Option<Alive>,
+    taking: Taking,
     /// Requests that were taken and not served yet.
     arrived: Vec<(Request<RecvStream>, SendResponse<Bytes>)>,
 }
@@ -104,6 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Speaking<S> {
         }
         if ended.is_pending() && self.alive.as_mut().is_some_and(|alive| alive.poll(cx).is_ready()) {
             return Poll::Ready(Err("the client answers no pings".into()));
+        }
+        if ended.is_pending() && self.taking.poll(self.door.undelivered(), cx).is_ready() {
+            let reason = "the client does not take its answers";
+            tracing::warn!(reason, "closing a client connection that misbehaves");
+            return Poll::Ready(Err(reason.into()));
         }
         ended
     }
@@ -158,5 +183,126 @@ impl Alive {
             self.look_at.as_mut().reset(Instant::now() + wait);
         }
         Poll::Pending
+    }
+}
+
+/// Looks whether a client takes its answers, while there are many.
+struct Taking {
+    every: Duration,
+    look_at: Option<Pin<Box<Sleep>>>,
+    /// Bytes it had taken when it was last looked.
+    taken: usize,
+    /// Bytes there were then.
+    bytes: usize,
+    /// Looks since it took any.
+    idle: u32,
+}
+
+impl Taking {
+    fn new(every: Duration) -> Taking {
+        Taking { every, look_at: None, taken: 0, bytes: 0, idle: 0 }
+    }
+
+    /// Ready when the client is given up.
+    fn poll(&mut self, undelivered: &Undelivered, cx: &mut Context<'_>) -> Poll<()> {
+        if undelivered.bytes() <= UNTAKEN_BYTES {
+            self.look_at = None;
+            return Poll::Pending;
+        }
+        let look_at = self.look_at.get_or_insert_with(|| {
+            (self.taken, self.bytes, self.idle) = (undelivered.taken(), undelivered.bytes(), 0);
+            Box::pin(tokio::time::sleep(self.every))
+        });
+        while look_at.as_mut().poll(cx).is_ready() {
+            let taken = undelivered.taken().wrapping_sub(self.taken);
+            self.taken = self.taken.wrapping_add(taken);
+            self.idle = if taken == 0 { self.idle + 1 } else { 0 };
+            let before = std::mem::replace(&mut self.bytes, undelivered.bytes());
+            let is_in_the_way = undelivered.crowd() && before > MANY_BYTES && taken < QUICK_BYTES;
+            if self.idle >= UNTAKEN_LOOKS || is_in_the_way {
+                return Poll::Ready(());
+            }
+            look_at.as_mut().reset(Instant::now() + self.every);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const EVERY: Duration = Duration::from_millis(5);
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn who_takes_nothing_is_given_up_and_who_takes_a_little_is_not() {
+        run(async {
+            for takes in [false, true] {
+                let undelivered = Arc::new(Undelivered::new(Arc::default()));
+                let mut answer = undelivered.hold(4 << 20);
+                let mut taking = Taking::new(EVERY);
+                let given_up = poll_fn(|cx| taking.poll(&undelivered, cx));
+                let took = async {
+                    // a piece in each of more looks than a client has
+                    for _ in 0..2 * UNTAKEN_LOOKS {
+                        if takes {
+                            answer.pop();
+                        }
+                        tokio::time::sleep(EVERY).await;
+                    }
+                };
+                tokio::select! {
+                    () = given_up => assert!(!takes),
+                    () = took => assert!(takes),
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn little_that_is_not_taken_is_not_looked_at() {
+        run(async {
+            let undelivered = Arc::new(Undelivered::new(Arc::default()));
+            let mut taking = Taking::new(EVERY);
+            let mut look = async || poll_fn(|cx| Poll::Ready(taking.poll(&undelivered, cx).is_ready())).await;
+            let mut answers = vec![undelivered.hold(UNTAKEN_BYTES / 2)];
+            assert!(!look().await);
+            answers.push(undelivered.hold(UNTAKEN_BYTES));
+            assert!(!look().await);
+            answers.pop();
+            assert!(!look().await);
+            assert!(taking.look_at.is_none());
+        });
+    }
+
+    #[test]
+    fn who_is_slow_is_given_up_when_answers_crowd_the_process() {
+        run(async {
+            for crowd in [false, true] {
+                let total = Arc::default();
+                let undelivered = Arc::new(Undelivered::new(Arc::clone(&total)));
+                let others = Arc::new(Undelivered::new(total));
+                let _theirs: Vec<_> =
+                    (0..if crowd { 20 } else { 1 }).map(|_| others.hold(32 << 20)).collect();
+                let mut answer = undelivered.hold(32 << 20);
+                let mut taking = Taking::new(EVERY);
+                let given_up = poll_fn(|cx| taking.poll(&undelivered, cx));
+                let took = async {
+                    for _ in 0..2 * UNTAKEN_LOOKS {
+                        answer.pop();
+                        tokio::time::sleep(EVERY).await;
+                    }
+                };
+                tokio::select! {
+                    () = given_up => assert!(crowd),
+                    () = took => assert!(!crowd),
+                }
+            }
+        });
     }
 }

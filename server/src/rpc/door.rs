@@ -17,6 +17,7 @@ use super::kv::KvService;
 use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::status::{Error, in_gos_words};
+use super::undelivered::{Undelivered, WaitsFor};
 use super::watch::{WatchCodec, WatchService};
 use super::{hot, stream};
 use crate::metrics::{Call, Method, RequestKind, Shape};
@@ -28,10 +29,11 @@ use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::health::health_server::HealthServer;
 use crate::serving::Serving;
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,11 +42,23 @@ use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tower::{Service, ServiceExt as _};
 
-/// The door of one serving thread; one clone serves one connection.
+/// The door of one serving thread.
 #[derive(Clone)]
 pub struct Door {
     inner: Arc<Inner>,
     grpc: bool,
+}
+
+/// A door as one HTTP/2 connection has it.
+pub struct Connected {
+    door: Door,
+    link: Arc<Link>,
+}
+
+/// What the requests of a connection share.
+pub(super) struct Link {
+    pub(super) inner: Arc<Inner>,
+    pub(super) undelivered: Arc<Undelivered>,
 }
 
 pub(super) struct Inner {
@@ -94,12 +108,11 @@ impl Door {
         Door { grpc: false, ..Door::new(serving, Some(http)) }
     }
 
-    /// Serves a request of an HTTP/2 connection. To be called on the serving thread, within its runtime; returns at once.
-    pub fn serve(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        match hot::method(&request).filter(|_| self.grpc) {
-            Some(method) => hot::serve(&self.inner, method, request, respond),
-            None => drop(tokio::spawn(stream::serve(self.clone(), request, respond))),
-        }
+    /// Opens it for one HTTP/2 connection.
+    pub fn connected(self) -> Connected {
+        let undelivered = Undelivered::new(Arc::clone(&self.inner.serving.shared.undelivered));
+        let link = Link { inner: Arc::clone(&self.inner), undelivered: Arc::new(undelivered) };
+        Connected { door: self, link: Arc::new(link) }
     }
 
     /// Answers a request.
@@ -109,6 +122,24 @@ impl Door {
         } else {
             self.inner.plain(request).await
         }
+    }
+}
+
+impl Connected {
+    /// Serves a request. To be called on the serving thread, within its runtime; returns at once.
+    pub fn serve(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        match hot::method(&request).filter(|_| self.door.grpc) {
+            Some(method) => hot::serve(&self.link, method, request, respond),
+            None if is_list(request.uri().path()) => {
+                drop(tokio::spawn(in_place(Arc::clone(&self.link), self.door.clone(), request, respond)));
+            }
+            None => drop(tokio::spawn(stream::serve(self.door.clone(), request, respond))),
+        }
+    }
+
+    /// The answers that the client has not taken.
+    pub(crate) fn undelivered(&self) -> &Undelivered {
+        &self.link.undelivered
     }
 }
 
@@ -226,6 +257,28 @@ impl Inner {
             .accept_compressed(CompressionEncoding::Gzip);
         grpc.streaming(service, request).await
     }
+}
+
+/// Whether an answer may hold any number of keys at once.
+fn is_list(path: &str) -> bool {
+    matches!(path, "/etcdserverpb.KV/Range" | "/etcdserverpb.KV/Txn")
+}
+
+/// Serves a request whose answer may be long, but not the short way: it has a place as those do, until it is all given to h2.
+async fn in_place(
+    link: Arc<Link>,
+    door: Door,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let Some(waiting) = link.undelivered.wait(WaitsFor::Long) else {
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    };
+    let _held = tokio::select! {
+        held = waiting.over() => held,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    stream::serve(door, request, respond).await;
 }
 
 fn infallible(answer: Result<Answer, Infallible>) -> Answer {

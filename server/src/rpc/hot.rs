@@ -6,13 +6,14 @@
 //! ```
 //!
 //! The handlers are those of the other door, and so are limits, metadata, errors, metrics and deadlines. What needs to wait for
-//! anything else than the log (a message in several parts, a long or cold range, a full quota) goes on in a task of its own, which
-//! ends when the client gives the stream up. A put that is given up after it was handed to the log is written all the same,
-//! and counts as canceled.
+//! anything else than the log (a message in several parts, a long or cold range, a full quota, a client that has not taken its
+//! answers, see [`super::undelivered`]) goes on in a task of its own, which ends when the client gives the stream up. A put that
+//! is given up after it was handed to the log is written all the same, and counts as canceled.
 
-use super::door::{Inner, is_grpc, timeout};
+use super::door::{Link, is_grpc, timeout};
 use super::kv::{AtOnce, KvService, PutBegun, TxnBegun};
 use super::status::Error;
+use super::undelivered::{Held, SMALL_BYTES, Size, WaitsFor};
 use crate::metrics::{Call, Count, Method, Metrics};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::kv_server::Kv as _;
@@ -32,6 +33,8 @@ use tonic::{Code, Status};
 
 /// Bytes before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
+/// The longest message that Go's gRPC sends.
+const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The method of a request that goes this way.
 pub(super) fn method(request: &Request<RecvStream>) -> Option<Method> {
@@ -47,25 +50,35 @@ pub(super) fn method(request: &Request<RecvStream>) -> Option<Method> {
 
 /// Serves a request. Called on the serving thread, within its runtime.
 pub(super) fn serve(
-    inner: &Arc<Inner>,
+    link: &Arc<Link>,
     method: Method,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
     let (head, body) = request.into_parts();
-    let counters = Counters(Arc::clone(&inner.serving));
+    let counters = Counters(Arc::clone(&link.inner.serving));
     let call = Call::start(counters, method);
-    let mut exchange = Exchange { inner: Arc::clone(inner), method, deadline: Deadline::None, call, respond };
+    let mut exchange = Exchange {
+        link: Arc::clone(link),
+        method,
+        deadline: Deadline::None,
+        served: call.began(),
+        call,
+        respond,
+        message_bytes: 0,
+        size: Size::Small,
+        held: None,
+    };
     match timeout(&head.headers) {
         Ok(None) => {}
         Ok(Some(timeout)) => exchange.deadline = Deadline::At(exchange.call.began() + timeout),
         Err(status) => return exchange.refuse(&status),
     }
     exchange.call.received();
-    if let Err(error) = inner.check(&head.headers, method) {
+    if let Err(error) = link.inner.check(&head.headers, method) {
         return exchange.refuse(&error.status());
     }
-    let mut message = Incoming::new(body, inner.message_bytes_max);
+    let mut message = Incoming::new(body, link.inner.message_bytes_max);
     match message.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(message)) => exchange.go(message),
         Poll::Ready(Err(failed)) => exchange.failed(failed),
@@ -106,18 +119,26 @@ impl Deadline {
 
 /// A request being served.
 struct Exchange {
-    inner: Arc<Inner>,
+    link: Arc<Link>,
     method: Method,
     deadline: Deadline,
     /// Dropped unfinished, it counts as canceled.
     call: Call<Counters>,
     respond: SendResponse<Bytes>,
+    message_bytes: usize,
+    /// When it no longer waited for room.
+    served: Instant,
+    /// What its answer may become.
+    size: Size,
+    /// What its answer holds before it is made.
+    held: Option<Held>,
 }
 
 impl Exchange {
     /// The message is there.
-    fn go(self, message: Bytes) {
-        self.inner.serving.shared.metrics.add(Count::GrpcBytesReceived, message.len() as u64);
+    fn go(mut self, message: Bytes) {
+        self.message_bytes = message.len();
+        self.metrics().add(Count::GrpcBytesReceived, message.len() as u64);
         match self.method {
             Method::Range => self.decoded(message, Exchange::range),
             Method::Put => self.decoded(message, Exchange::put),
@@ -132,7 +153,68 @@ impl Exchange {
         }
     }
 
+    /// Goes on once there is room for the answer.
+    fn admit(mut self, size: Size, go: impl FnOnce(Exchange) + Send + 'static) {
+        self.size = size;
+        let undelivered = &self.link.undelivered;
+        match size {
+            Size::Small => go(self),
+            Size::Short if undelivered.has_room() => go(self),
+            Size::Short => self.queue(WaitsFor::Short, go),
+            Size::Long => {
+                self.held = undelivered.try_long();
+                if self.held.is_some() { go(self) } else { self.queue(WaitsFor::Long, go) }
+            }
+        }
+    }
+
+    /// The client has not taken its answers.
+    fn queue(mut self, what_for: WaitsFor, go: impl FnOnce(Exchange) + Send + 'static) {
+        let Some(mut waiting) = self.link.undelivered.wait(what_for) else { return self.refuse_to_wait() };
+        if !waiting.holds(self.message_bytes) {
+            return self.refuse_to_wait();
+        }
+        tokio::spawn(async move {
+            let room = self.deadline.of(async { Ok(waiting.over().await) });
+            let room = tokio::select! {
+                room = room => room,
+                _ = poll_fn(|cx| self.respond.poll_reset(cx)) => return,
+            };
+            match room {
+                Ok(held) => {
+                    self.held = held;
+                    self.served = Instant::now();
+                    go(self);
+                }
+                Err(status) => self.refuse(&status),
+            }
+        });
+    }
+
+    fn refuse_to_wait(self) {
+        self.refuse(&Status::resource_exhausted("coffer: too many requests wait on this connection"));
+    }
+
+    /// It takes time from here on: what a short answer is expected to be is held meanwhile.
+    fn expect(&mut self) {
+        if self.size == Size::Short {
+            self.held = Some(self.link.undelivered.expect_short());
+        }
+    }
+
     fn range(self, request: pb::RangeRequest) {
+        self.admit(Size::of_range(&request), |exchange| exchange.begin_range(request));
+    }
+
+    fn put(self, request: pb::PutRequest) {
+        self.admit(Size::of_put(&request), |exchange| exchange.begin_put(request));
+    }
+
+    fn txn(self, request: pb::TxnRequest) {
+        self.admit(Size::of_txn(&request), |exchange| exchange.begin_txn(request));
+    }
+
+    fn begin_range(self, request: pb::RangeRequest) {
         match self.kv().range_at_once(request) {
             AtOnce::Told(told) => self.end(told),
             AtOnce::Not(request) => self.long(move |kv| async move {
@@ -142,7 +224,7 @@ impl Exchange {
         }
     }
 
-    fn put(self, request: pb::PutRequest) {
+    fn begin_put(self, request: pb::PutRequest) {
         if !self.kv().has_room_for_put(&request) {
             return self.long(move |kv| async move {
                 let told = kv.put(tonic::Request::new(request)).await;
@@ -157,7 +239,7 @@ impl Exchange {
         }
     }
 
-    fn txn(self, request: pb::TxnRequest) {
+    fn begin_txn(self, request: pb::TxnRequest) {
         if !self.kv().has_room_for_txn(&request) {
             return self.long(move |kv| async move {
                 let told = kv.txn(tonic::Request::new(request)).await;
@@ -174,16 +256,21 @@ impl Exchange {
     }
 
     fn kv(&self) -> KvService {
-        KvService { serving: Arc::clone(&self.inner.serving) }
+        KvService { serving: Arc::clone(&self.link.inner.serving) }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.link.inner.serving.shared.metrics
     }
 
     /// The answer will come from the log.
-    fn after_log<T, F>(self, ticket: Ticket, end: F)
+    fn after_log<T, F>(mut self, ticket: Ticket, end: F)
     where
         T: Message,
         F: FnOnce(&KvService, Outcome) -> Result<T, Status> + Send + 'static,
     {
-        let patience = self.call.began() + self.inner.serving.shared.request_timeout;
+        self.expect();
+        let patience = self.served + self.link.inner.serving.shared.request_timeout;
         let (deadline, late) = match self.deadline {
             Deadline::At(at) if at < patience => (at, Error::DeadlineExceeded),
             _ => (patience, Error::Timeout),
@@ -203,6 +290,7 @@ impl Exchange {
         T: Message,
         F: Future<Output = Result<T, Status>> + Send + 'static,
     {
+        self.expect();
         let work = work(self.kv());
         tokio::spawn(async move {
             let told = self.deadline.of(work);
@@ -215,11 +303,20 @@ impl Exchange {
 
     /// The message comes in several parts.
     fn wait_for(self, mut message: Incoming) {
+        let Some(mut waiting) = self.link.undelivered.wait(WaitsFor::Message) else {
+            return self.refuse_to_wait();
+        };
         tokio::spawn(async move {
-            let late = self.deadline.of(poll_fn(|cx| message.poll(cx).map(Ok))).await;
+            let whole = poll_fn(|cx| match message.poll(cx) {
+                Poll::Pending if !waiting.holds(message.bytes().len()) => Poll::Ready(Ok(None)),
+                polled => polled.map(|message| Ok(Some(message))),
+            });
+            let late = self.deadline.of(whole).await;
+            drop(waiting);
             match late {
-                Ok(Ok(message)) => self.go(message),
-                Ok(Err(failed)) => self.failed(failed),
+                Ok(Some(Ok(message))) => self.go(message),
+                Ok(Some(Err(failed))) => self.failed(failed),
+                Ok(None) => self.refuse_to_wait(),
                 Err(status) => self.refuse(&status),
             }
         });
@@ -241,20 +338,14 @@ impl Exchange {
     }
 
     fn answer(mut self, answer: &impl Message) {
-        let bytes = answer.encoded_len();
-        let mut out = BytesMut::with_capacity(PREFIX_BYTES + bytes);
-        out.put_u8(0);
-        let Ok(length) = u32::try_from(bytes) else {
-            return self
-                .refuse(&Status::resource_exhausted("the answer is longer than gRPC has numbers for"));
+        let message = match framed(answer) {
+            Ok(message) => message,
+            Err(status) => return self.refuse(&status),
         };
-        out.put_u32(length);
-        if let Err(error) = answer.encode(&mut out) {
-            return self.refuse(&Status::internal(error.to_string()));
-        }
-        self.inner.tell_if_slow(self.method, self.call.began().elapsed());
-        if self.send(out.freeze()).is_ok() {
-            self.inner.serving.shared.metrics.add(Count::GrpcBytesSent, bytes as u64);
+        let bytes = message.len() - PREFIX_BYTES;
+        self.link.inner.tell_if_slow(self.method, self.call.began().elapsed());
+        if self.send(message).is_ok() {
+            self.metrics().add(Count::GrpcBytesSent, bytes as u64);
             self.call.sent(1);
             self.call.finish(Code::Ok);
         }
@@ -262,7 +353,14 @@ impl Exchange {
 
     fn send(&mut self, message: Bytes) -> Result<(), h2::Error> {
         let mut stream = self.respond.send_response(head(), false)?;
-        stream.send_data(message, false)?;
+        if message.len() <= SMALL_BYTES {
+            stream.send_data(message, false)?;
+        } else {
+            let held = self.held.take().unwrap_or_else(|| Held::of_answer(&self.link.undelivered));
+            for piece in held.pieces(message) {
+                stream.send_data(piece, false)?;
+            }
+        }
         let mut trailers = HeaderMap::with_capacity(1);
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         stream.send_trailers(trailers)
@@ -270,7 +368,7 @@ impl Exchange {
 
     /// Answers with a status alone.
     fn refuse(mut self, status: &Status) {
-        self.inner.tell_if_slow(self.method, self.call.began().elapsed());
+        self.link.inner.tell_if_slow(self.method, self.call.began().elapsed());
         let mut response = head();
         // text that no header can hold leaves the code
         if status.add_header(response.headers_mut()).is_err() {
@@ -280,6 +378,21 @@ impl Exchange {
             self.call.finish(status.code());
         }
     }
+}
+
+/// A message behind its prefix.
+fn framed(answer: &impl Message) -> Result<Bytes, Status> {
+    let bytes = answer.encoded_len();
+    let length = u32::try_from(bytes).ok().filter(|_| bytes <= ANSWER_BYTES_MAX).ok_or_else(|| {
+        Status::resource_exhausted(format!(
+            "grpc: trying to send message larger than max ({bytes} vs. {ANSWER_BYTES_MAX})"
+        ))
+    })?;
+    let mut out = BytesMut::with_capacity(PREFIX_BYTES + bytes);
+    out.put_u8(0);
+    out.put_u32(length);
+    answer.encode(&mut out).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(out.freeze())
 }
 
 fn head() -> Response<()> {
@@ -399,5 +512,48 @@ impl Incoming {
             Some(length) if length <= bytes.len() => Ok(bytes.slice(PREFIX_BYTES..length)),
             _ => Err(Failed::Refused(Status::internal("Unexpected EOF decoding stream."))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Buf;
+    use prost::DecodeError;
+    use prost::encoding::{DecodeContext, WireType};
+
+    /// A message that says it is so long.
+    #[derive(Debug, Default)]
+    struct Said(usize);
+
+    impl Message for Said {
+        fn encode_raw(&self, _: &mut impl bytes::BufMut) {}
+
+        fn merge_field(
+            &mut self,
+            _: u32,
+            _: WireType,
+            _: &mut impl Buf,
+            _: DecodeContext,
+        ) -> Result<(), DecodeError> {
+            Ok(())
+        }
+
+        fn encoded_len(&self) -> usize {
+            self.0
+        }
+
+        fn clear(&mut self) {}
+    }
+
+    #[test]
+    fn an_answer_too_long_for_go_is_refused_in_its_words() {
+        for bytes in [1 << 31, 1 << 40] {
+            let status = framed(&Said(bytes)).unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            let text = format!("grpc: trying to send message larger than max ({bytes} vs. 2147483647)");
+            assert_eq!(status.message(), text);
+        }
+        assert_eq!(&framed(&Said(0)).unwrap()[..], [0; PREFIX_BYTES]);
     }
 }

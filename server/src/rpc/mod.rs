@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`door`] | tells gRPC from HTTP, checks metadata and deadline, finds the service |
 //! | `hot` | the short way of Range, Put and Txn |
+//! | `undelivered` | answers that no client has taken yet, and who waits for that |
 //! | `stream` | an HTTP/2 stream that goes the long way |
 //! | `body` | counts what comes in and goes out, ends streams at their deadline |
 //! | `check` | what a request may be, without looking at any state |
@@ -28,6 +29,7 @@ mod range_stream;
 mod snapshot;
 pub mod status;
 mod stream;
+pub(crate) mod undelivered;
 mod watch;
 pub mod wire;
 

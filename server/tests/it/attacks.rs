@@ -6,8 +6,12 @@
 use crate::binary::{Process, SIGTERM};
 use crate::support::{Client, put, run, soon};
 use bytes::Bytes;
+use coffer_server::proto::etcdserverpb as pb;
 use futures_util::future::join_all;
+use prost::Message as _;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -42,6 +46,13 @@ const FLOOD_FRAMES: usize = 50_000;
 const FLOOD_BATCH: usize = 500;
 /// Puts and gets that the other client has done at the least when the attack is over.
 const ROUNDS: usize = 20;
+/// What the keys of large values begin with.
+const LARGE: &str = "large/";
+/// Large values, and how long each is.
+const LARGE_VALUES: usize = 4;
+const LARGE_BYTES: usize = 1 << 20;
+/// Time in which a member on this machine reads far more than it may hold.
+const A_WHILE: Duration = Duration::from_secs(2);
 /// What the member may grow by, in bytes: well above what an attack is due, and far below what it asks for.
 const GROWTH_MAX: usize = 256 << 20;
 
@@ -97,6 +108,21 @@ fn message(body: &[u8]) -> Vec<u8> {
 fn range_of(stream: u32, key: &[u8]) -> Vec<u8> {
     let body = [&[0x0a, u8::try_from(key.len()).unwrap()], key].concat();
     [opening(stream, RANGE), frame(DATA, END_STREAM, stream, &message(&body))].concat()
+}
+
+/// A request as a whole stream.
+fn asked(stream: u32, path: &str, body: &[u8]) -> Vec<u8> {
+    [opening(stream, path), frame(DATA, END_STREAM, stream, &message(body))].concat()
+}
+
+/// A request for all large values.
+fn list() -> pb::RangeRequest {
+    pb::RangeRequest { key: LARGE.into(), range_end: "large0".into(), ..Default::default() }
+}
+
+/// A request for one large value.
+fn get() -> pb::RangeRequest {
+    pb::RangeRequest { key: format!("{LARGE}0").into(), ..Default::default() }
 }
 
 /// Streams of a client, in turn.
@@ -167,6 +193,21 @@ impl Raw {
         let mut raw = Raw::connect(address).await;
         raw.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(SETTINGS, 1, 0, &[])].concat()).await;
         raw
+    }
+
+    /// Like that, with all windows shut.
+    async fn shut(address: &str) -> Raw {
+        let mut raw = Raw::connect(address).await;
+        let shut = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        raw.send(&[PREFACE, &shut, &frame(SETTINGS, 1, 0, &[])].concat()).await;
+        raw
+    }
+
+    /// Opens all windows as far as they go.
+    async fn open(&mut self) {
+        let wide = frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        self.send(&[wide, frame(WINDOW_UPDATE, 0, 0, &(0x7fff_ffff_u32 - 65_535).to_be_bytes())].concat())
+            .await;
     }
 
     /// Whether it could be written.
@@ -599,6 +640,116 @@ fn a_client_that_takes_no_answers_holds_up_itself_alone() {
         let data: Vec<_> =
             told.iter().filter(|frame| frame.kind == DATA).map(|frame| frame.payload.len()).collect();
         assert!(data.iter().sum::<usize>() <= 1, "{data:?}");
+    });
+    member.stop();
+}
+
+/// A member with large values.
+fn laden() -> Attacked {
+    let member = member(&[]);
+    run(async {
+        let mut client = member.client().await;
+        let value = "x".repeat(LARGE_BYTES);
+        for number in 0..LARGE_VALUES {
+            client.put(&format!("{LARGE}{number}"), &value).await;
+        }
+    });
+    member
+}
+
+#[test]
+fn answers_to_a_client_whose_windows_are_shut_are_not_made_in_advance() {
+    const STREAMS: u32 = 500;
+    let get_in_txn = pb::TxnRequest {
+        success: [
+            pb::request_op::Request::RequestRange(get()),
+            pb::request_op::Request::RequestPut(put("k", "v")),
+        ]
+        .map(|request| pb::RequestOp { request: Some(request) })
+        .into(),
+        ..Default::default()
+    };
+    let kinds =
+        [(RANGE, list().encode_to_vec()), (RANGE, get().encode_to_vec()), (TXN, get_in_txn.encode_to_vec())];
+    let member = laden();
+    let address = address(&member);
+    for (path, body) in kinds {
+        under(&member, async {
+            let mut raw = Raw::shut(&address).await;
+            for stream in streams(STREAMS) {
+                raw.send(&asked(stream, path, &body)).await;
+            }
+            tokio::time::sleep(A_WHILE).await;
+            // what waits does not keep the connection
+            for stream in streams(STREAMS) {
+                raw.send(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await;
+            }
+            raw.send(&frame(GOAWAY, 0, 0, &[0; 8])).await;
+            raw.closed().await;
+        });
+    }
+    member.stop();
+}
+
+#[test]
+fn a_client_that_opens_its_windows_late_gets_all_answers_whole() {
+    const STREAMS: u32 = 30;
+    let member = laden();
+    let address = address(&member);
+    let told = run(async {
+        let mut raw = Raw::shut(&address).await;
+        for stream in streams(STREAMS) {
+            let request = if stream % 3 == 0 { get() } else { list() };
+            raw.send(&asked(stream, RANGE, &request.encode_to_vec())).await;
+        }
+        // a put on the same connection waits for none of them
+        raw.send(&asked(2 * STREAMS + 1, PUT, &put("passes", "by").encode_to_vec())).await;
+        let mut other = member.client().await;
+        soon(async { while other.get("passes").await.is_none() {} }).await;
+        raw.open().await;
+        raw.send(&frame(GOAWAY, 0, 0, &[0; 8])).await;
+        raw.closed().await
+    });
+    let mut answers: HashMap<u32, Vec<u8>> = HashMap::new();
+    for frame in frames(&told).into_iter().filter(|frame| frame.kind == DATA) {
+        answers.entry(frame.stream).or_default().extend(frame.payload);
+    }
+    for stream in streams(STREAMS) {
+        let answer = pb::RangeResponse::decode(&answers[&stream][5..]).unwrap();
+        let expected = if stream % 3 == 0 { 1 } else { LARGE_VALUES };
+        assert_eq!(answer.kvs.len(), expected, "on stream {stream}");
+        assert!(answer.kvs.iter().all(|kv| kv.value.len() == LARGE_BYTES));
+    }
+    member.stop();
+}
+
+#[test]
+fn a_client_that_takes_no_answers_for_long_is_closed() {
+    if std::env::var_os("COFFER_LONG").is_none() {
+        // It has a minute.
+        return;
+    }
+    let member = laden();
+    let address = address(&member);
+    under(&member, async {
+        let mut shut = Raw::shut(&address).await;
+        shut.send(&asked(1, RANGE, &list().encode_to_vec())).await;
+        // one that gives all the window there is, and reads nothing
+        let mut silent = soon(TcpStream::connect(&address)).await.unwrap();
+        let wide = frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        let window = frame(WINDOW_UPDATE, 0, 0, &(u32::MAX >> 2).to_be_bytes());
+        let lists: Vec<u8> =
+            streams(8).flat_map(|stream| asked(stream, RANGE, &list().encode_to_vec())).collect();
+        soon(silent.write_all(&[PREFACE, &wide, &window, &lists].concat())).await.unwrap();
+        let minutes = Duration::from_secs(120);
+        tokio::time::timeout(minutes, shut.read).await.expect("it is closed").unwrap();
+        tokio::time::timeout(minutes, async {
+            while silent.write_all(&frame(PING, 1, 0, &[7; 8])).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        })
+        .await
+        .expect("it is closed");
     });
     member.stop();
 }
