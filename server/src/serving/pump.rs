@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Events read from history in one step; between steps the thread serves its connections.
+/// Events read from history in one step, or what takes as long, some milliseconds; between steps the thread serves its connections.
 const STEP_EVENTS: usize = 2_000;
 /// Election timeouts without a leader after which streams that insist on one end (etcd's maxNoLeaderCnt).
 const LEADERLESS_TIMEOUTS: u32 = 3;
@@ -24,12 +24,12 @@ pub async fn pump(serving: Arc<Serving>) {
             hub.step(shared.now(), STEP_EVENTS, shared.reader())
         });
         leader.look(&serving);
+        let late = serving.mailbox.expire(Instant::now().into_std());
         if step.more {
             tokio::task::yield_now().await;
             continue;
         }
         let tick = step.next_tick.map(|at| Duration::from_micros(at.saturating_sub(shared.now())));
-        let late = serving.mailbox.expire(Instant::now().into_std());
         let wait = [tick, late].into_iter().flatten().fold(leader.wait(), Duration::min);
         // Whether it was the signal or the time does not matter: everything is looked at.
         let _ = tokio::time::timeout(wait, serving.mailbox.signalled()).await;
