@@ -22,4 +22,6 @@ pub struct HistoryPage {
     pub next: i64,
     /// The store's current revision when this was read; caught up when `next > current`.
     pub current: i64,
+    /// Records that were read for it, whether they matched or not.
+    pub looked_at: usize,
 }

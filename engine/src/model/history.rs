@@ -18,17 +18,18 @@ impl Model {
         if from < self.compacted {
             return Err(Refusal::Compacted);
         }
-        let mut page =
-            HistoryPage { events: Vec::new(), next: from.max(self.revision + 1), current: self.revision };
+        let (next, current) = (from.max(self.revision + 1), self.revision);
+        let mut page = HistoryPage { events: Vec::new(), next, current, looked_at: 0 };
         let mut last = from;
         let records = self.revisions.range(Revision { main: from, sub: 0 }..);
-        for (looked_at, (revision, version)) in records.enumerate() {
-            let is_full = page.events.len() >= events_max.max(1) || looked_at >= HISTORY_RECORDS_MAX;
+        for (revision, version) in records {
+            let is_full = page.events.len() >= events_max.max(1) || page.looked_at >= HISTORY_RECORDS_MAX;
             if is_full && revision.main > last {
                 page.next = revision.main;
                 break;
             }
             last = revision.main;
+            page.looked_at += 1;
             if range.contains(&version.kv.key) && self.is_visible(version) {
                 page.events.push(self.event(version));
             }

@@ -28,19 +28,20 @@ impl<'p, P: Pages> View<'p, P> {
             return Err(Refusal::Compacted.into());
         }
         let (next, current) = (from.max(standing.revision + 1), standing.revision);
-        let mut page = HistoryPage { events: Vec::new(), next, current };
+        let mut page = HistoryPage { events: Vec::new(), next, current, looked_at: 0 };
         let mut records = self.cursor(TreeId::Revisions);
         records.seek(&revision_key(Revision { main: from, sub: 0 }))?;
-        let (mut last, mut looked_at) = (from, 0);
+        let mut last = from;
         while let Some((at, value)) = records.next()? {
             let record = self.read(TreeId::Revisions, Record::read(&at, value))?;
             let main = record.revision.main;
-            let is_full = page.events.len() >= events_max.max(1) || looked_at >= HISTORY_RECORDS_MAX;
+            let is_full = page.events.len() >= events_max.max(1) || page.looked_at >= HISTORY_RECORDS_MAX;
             if is_full && main > last {
                 page.next = main;
                 break;
             }
-            (last, looked_at) = (main, looked_at + 1);
+            last = main;
+            page.looked_at += 1;
             let key = self.record_key(&record)?;
             if range.contains(&key) && self.is_visible(&record, &key)? {
                 page.events.push(self.event(&record, &key)?);

@@ -227,7 +227,9 @@ proptest! {
                 .flat_map(|revision| ranges.iter().map(move |r| RangeRequest { revision, ..r.clone() }))
                 .map(|request| answer(reader.range(&request)))
                 .collect();
-            let history = reader.history(&everything(), from, usize::MAX).unwrap();
+            // what is hidden is looked at for as long as it is there
+            let page = reader.history(&everything(), from, usize::MAX).unwrap();
+            let history = (page.events, page.next, page.current);
             let hashes: Vec<_> = (from..=position.revision).map(|revision| answer(reader.hash_kv(revision))).collect();
             (reads, history, hashes, reader.state().unwrap())
         };
@@ -351,8 +353,10 @@ fn a_page_of_history_is_bounded_by_records_looked_at() {
     apply(&mut store, &log);
     let page = reader.history(&KeyRange::single("rare"), 2, 100).unwrap();
     assert_eq!((page.events.len(), page.next), (0, HISTORY_RECORDS_MAX as i64 + 2));
+    assert_eq!(page.looked_at, HISTORY_RECORDS_MAX);
     let page = reader.history(&KeyRange::single("rare"), page.next, 100).unwrap();
     assert!(page.next > page.current);
+    assert_eq!(page.looked_at, 10);
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub type Encode = fn(&Event, bool) -> Bytes;
 /// that other streams get their turn.
 const RESPONSE_BYTES_SOFT: usize = 1 << 20;
 
+/// Records looked at that cost a step as much as an event.
+const RECORDS_PER_EVENT: usize = 16;
+
 /// What bounds a hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -515,7 +518,8 @@ impl Hub {
         }
     }
 
-    /// Tells progress that is due, then lets those who are behind read history in turn, about `budget` events in all.
+    /// Tells progress that is due, then lets those who are behind read history in turn, about `budget` events in all; records that
+    /// match nothing count, too.
     pub fn step(&mut self, now: Micros, budget: usize, history: &dyn History) -> Step {
         self.run_ticks(now);
         let mut left = budget.max(1);
@@ -527,7 +531,7 @@ impl Hub {
         Step { more: self.has_work(), next_tick: self.next_tick() }
     }
 
-    /// Lets one watcher read a page of history; how many events that were.
+    /// Lets one watcher read a page of history; what that cost, in events.
     fn catch_up(&mut self, key: Key, budget: usize, history: &dyn History) -> usize {
         let Some(watcher) = self.watchers.get_mut(key) else { return 0 };
         if watcher.state != State::Behind {
@@ -541,9 +545,9 @@ impl Hub {
         }
         match history.history(&watcher.range, watcher.next, watcher.page_events.min(budget).max(1)) {
             Ok(page) => {
-                let read = page.events.len();
+                let cost = page.events.len() + page.looked_at / RECORDS_PER_EVENT;
                 self.deliver_page(key, page);
-                read
+                cost
             }
             Err(ReadError::Refused(_)) => {
                 self.kill(key, Body::Compacted(history.position().compacted));

@@ -5,6 +5,7 @@ use crate::watch_hub::{Body, Message};
 use coffer_engine::error::{Fault, Refusal};
 use coffer_engine::mvcc::{EventKind, KeyValue};
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ struct World {
     now: Micros,
     /// Key whose history cannot be read.
     damaged: Option<&'static [u8]>,
+    /// Records of history that were looked at.
+    looked_at: Cell<usize>,
 }
 
 impl History for World {
@@ -43,17 +46,20 @@ impl History for World {
         if self.damaged.is_some_and(|key| range.contains(key)) {
             return Err(Box::new(Fault::Stopped).into());
         }
-        let mut page = HistoryPage { events: Vec::new(), next: self.revision + 1, current: self.revision };
+        let (next, current) = (self.revision + 1, self.revision);
+        let mut page = HistoryPage { events: Vec::new(), next, current, looked_at: 0 };
         for event in self.events.iter().filter(|event| event.kv.mod_revision >= from) {
             let last = page.events.last().map(|event: &Event| event.kv.mod_revision);
             if page.events.len() >= events_max && last != Some(event.kv.mod_revision) {
                 page.next = event.kv.mod_revision;
                 break;
             }
+            page.looked_at += 1;
             if range.contains(&event.kv.key) {
                 page.events.push(event.clone());
             }
         }
+        self.looked_at.set(self.looked_at.get() + page.looked_at);
         Ok(page)
     }
 }
@@ -69,6 +75,7 @@ impl World {
             posts: VecDeque::new(),
             now: 0,
             damaged: None,
+            looked_at: Cell::new(0),
         }
     }
 
@@ -504,6 +511,26 @@ fn a_step_stays_within_its_budget_and_serves_watchers_in_turn() {
     assert!((1..=10).contains(&first), "one page of at most the budget, not {first}");
     assert!(world.step(10).more);
     assert!(world.hub.take(streams[1]).is_some(), "the other one's turn");
+}
+
+#[test]
+fn a_step_is_bounded_by_what_it_looks_at_where_nothing_matches() {
+    const RECORDS: usize = 1_600;
+    const WATCHERS: usize = 10;
+    let mut world = World::new(Limits::default());
+    (0..RECORDS).for_each(|_| world.put(&["+common"]));
+    let streams = [(); WATCHERS].map(|()| world.open());
+    for stream in streams {
+        world.create(stream, watch(KeyRange::single("rare"), 1));
+    }
+    // a page of each costs a hundred events
+    for step in 1..4 {
+        assert!(world.step(250).more);
+        assert_eq!(world.looked_at.get(), step * 3 * RECORDS);
+        assert_eq!(world.hub.stats().slow, WATCHERS - step * 3, "each in its turn");
+    }
+    assert!(!world.step(250).more);
+    assert_eq!(world.hub.stats().slow, 0);
 }
 
 #[test]
