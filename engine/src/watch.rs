@@ -1,6 +1,6 @@
 //! The events of one published batch, made once and shared by all watchers; and pages of history for those behind.
 
-use crate::mvcc::Event;
+use crate::mvcc::{Event, KeyValue};
 
 /// All events of the commands between two publishes, ordered by revision and sub-revision.
 ///
@@ -11,6 +11,15 @@ pub struct EventBatch {
     pub revision: i64,
     /// The events; each one's main revision is its `kv.mod_revision`.
     pub events: Vec<Event>,
+}
+
+impl EventBatch {
+    /// Bytes of keys and values that it keeps.
+    pub fn bytes(&self) -> usize {
+        let of = |kv: &KeyValue| kv.key.len() + kv.value.len();
+        let of_event = |event: &Event| of(&event.kv) + event.prev_kv.as_ref().map_or(0, |before| of(before));
+        self.events.iter().map(of_event).sum()
+    }
 }
 
 /// A stretch of history for a watcher that is behind.

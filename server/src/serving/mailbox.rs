@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// Batches of events kept for a thread that does not fetch them: at the pace of a fast disk about a second's worth.
 /// Beyond it they are dropped, and the watchers read history.
 const EVENT_BATCHES_MAX: usize = 16_384;
+/// Bytes of keys and values in them, likewise; a batch that comes alone may be larger.
+const EVENT_BYTES_MAX: usize = 64 << 20;
 /// How late a deadline may be noticed: clients have clocks of their own.
 const DEADLINE_LATE: Duration = Duration::from_millis(20);
 
@@ -33,6 +35,7 @@ pub struct Mailbox {
 struct Posted {
     answers: Vec<(ReplyTo, Outcome)>,
     events: Vec<Arc<EventBatch>>,
+    event_bytes: usize,
     missed: bool,
 }
 
@@ -214,6 +217,7 @@ impl proposal::Mailbox for Mailbox {
         if post.answers.is_empty() && post.events.is_none() {
             return;
         }
+        let bytes = post.events.as_ref().map_or(0, |events| events.bytes());
         let mut posted = self.posted.lock();
         if posted.answers.is_empty() {
             posted.answers = post.answers;
@@ -221,9 +225,11 @@ impl proposal::Mailbox for Mailbox {
             posted.answers.append(&mut post.answers);
         }
         if let Some(events) = post.events {
-            if posted.events.len() >= EVENT_BATCHES_MAX {
+            posted.event_bytes += bytes;
+            let too_many_bytes = posted.event_bytes > EVENT_BYTES_MAX && !posted.events.is_empty();
+            if too_many_bytes || posted.events.len() >= EVENT_BATCHES_MAX {
                 posted.missed = true;
-                posted.events.clear();
+                posted.events = Vec::new();
             }
             if !posted.missed {
                 posted.events.push(events);
@@ -296,6 +302,7 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_engine::mvcc::{Event, EventKind, KeyValue};
     use coffer_raftlog::proposal::Mailbox as _;
     use futures_util::FutureExt as _;
 
@@ -367,6 +374,28 @@ mod tests {
         assert!(events.is_empty());
         assert!(missed);
         assert!(!mailbox.drain().1, "told once");
+    }
+
+    #[test]
+    fn events_are_bounded_by_their_bytes_too() {
+        let mailbox = Mailbox::new(0, 1);
+        mailbox.listen();
+        let batch = |bytes| {
+            let value = bytes::Bytes::from(vec![0; bytes]);
+            let kv = Arc::new(KeyValue { value, ..KeyValue::default() });
+            let event = Event { kind: EventKind::Put, kv: Arc::clone(&kv), prev_kv: Some(kv) };
+            Arc::new(EventBatch { revision: 1, events: vec![event] })
+        };
+        let half = batch(EVENT_BYTES_MAX / 4);
+        for (batches, missed) in
+            [(vec![&half; 2], false), (vec![&half; 3], true), (vec![&batch(EVENT_BYTES_MAX)], false)]
+        {
+            for batch in &batches {
+                mailbox.post(Post { answers: Vec::new(), events: Some(Arc::clone(batch)) });
+            }
+            let (events, told) = mailbox.drain();
+            assert_eq!((events.len(), told), (if missed { 0 } else { batches.len() }, missed));
+        }
     }
 
     #[test]
