@@ -1,7 +1,7 @@
 //! A connection on which HTTP/2 is spoken: streams go to the door, answers come back by themselves.
 //!
 //! All requests that have arrived are taken before the first of them is served, so that answers that are known at once leave
-//! together, in one write.
+//! together, in one write. A client that answers no pings, or that takes none of its answers while they wait, is given up.
 
 use super::cork::{Cork, Corked, cork};
 use super::guard::Heard;
