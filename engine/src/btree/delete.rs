@@ -1,6 +1,6 @@
 //! What shrinks: an entry goes, an empty page goes, a page with little in it takes from a neighbour or joins it.
 //!
-//! A page that a removal leaves less than a quarter full joins a neighbour if both together leave an eighth of a page
+//! A page that a removal, or a shorter value, leaves less than a quarter full joins a neighbour if both together leave an eighth of a page
 //! free (so that the next entry does not divide it again); else entries move over until both have about the same. It
 //! stays as it is only where the new separator has no room in the parent, or where it has no neighbour: so pages below
 //! a quarter exist, but none is empty.
@@ -70,7 +70,7 @@ pub(super) fn drop_child(
 }
 
 /// How a page of this transaction that was made smaller stands.
-fn outcome(pages: &impl PagesMut, tree: TreeId, at: &ChildRef) -> Paged<Outcome> {
+pub(super) fn outcome(pages: &impl PagesMut, tree: TreeId, at: &ChildRef) -> Paged<Outcome> {
     let used = edit::used(pages.page(tree, at)?).or_fault(pages, at.id)?;
     Ok(if used < USED_MIN { Outcome::Shrunk } else { Outcome::Changed })
 }

@@ -180,21 +180,32 @@ fn resize_cell(page: &mut Page, entry: usize, len: usize) -> Result<bool, Damage
     Ok(true)
 }
 
-/// Gives a leaf's entry another value. `false`: it does not fit.
+/// What came of putting a value in another's place.
+pub(super) enum Replaced {
+    /// It does not fit; nothing is changed.
+    NoRoom,
+    /// The page has at least as much in it as before.
+    Done,
+    /// The page has less in it.
+    Shorter,
+}
+
+/// Gives a leaf's entry another value.
 #[inline]
-pub(super) fn set_value(page: &mut Page, entry: usize, value: &[u8]) -> Result<bool, Damage> {
+pub(super) fn set_value(page: &mut Page, entry: usize, value: &[u8]) -> Result<Replaced, Damage> {
     let node = Node::of(page)?;
     let (key, old) = node.entry(entry)?;
     let head = LEAF_HEAD + key.bytes.len();
+    let replaced = if value.len() < old.len() { Replaced::Shorter } else { Replaced::Done };
     if value.len() != old.len() && !resize_cell(page, entry, head + value.len())? {
-        return Ok(false);
+        return Ok(Replaced::NoRoom);
     }
     let at = Node::of(page)?.slot(entry)?;
     let cell = page.0.get_mut(at..at + head + value.len());
     let cell = cell.ok_or(Damage::new("a cell within the page", entry, at))?;
     cell[2..4].copy_from_slice(&(value.len() as u16).to_le_bytes());
     cell[head..].copy_from_slice(value);
-    Ok(true)
+    Ok(replaced)
 }
 
 /// Gives a branch's entry another separator. `false`: it does not fit.

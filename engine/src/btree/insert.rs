@@ -8,7 +8,7 @@
 //! to the new page, so that pages filled in key order stay full (the same on every level above).
 
 use super::delete;
-use super::edit::{self, Cells};
+use super::edit::{self, Cells, Replaced};
 use super::longkey::{self, NewKey};
 use super::node::{BRANCH_HEAD, Damage, KeyField, LEAF_CELL_MAX, Node, OrFault, open};
 use super::{KEY_INLINE_MAX, VALUE_MAX, search};
@@ -186,8 +186,10 @@ fn put_value(
     assert!(value.len() <= VALUE_MAX, "a longer value is its owner's to put into a run");
     let page = pages.page_mut(tree, at)?;
     let set = edit::set_value(page, entry, value);
-    if set.or_fault(pages, at.id)? {
-        return Ok(Outcome::Changed);
+    match set.or_fault(pages, at.id)? {
+        Replaced::Done => return Ok(Outcome::Changed),
+        Replaced::Shorter => return delete::outcome(pages, tree, at),
+        Replaced::NoRoom => {}
     }
     let copy = pages.page(tree, at)?.clone();
     let node = Node::of(&copy).or_fault(pages, at.id)?;

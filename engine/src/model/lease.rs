@@ -2,11 +2,13 @@
 //!
 //! Every command carries the leader's lease clock; the store's is the latest one seen. A deadline is the clock at the grant
 //! or the last renewal plus the time to live. A lease past its deadline still stands (keys may still be attached to it)
-//! until a command ends it, but can no longer be renewed.
+//! until a command ends it, and can be renewed for as long as its holder may count on it: its time is counted there from the
+//! answer, up to [`LAG_MS_MAX`] later.
 
 use super::{ATTACHMENT_BYTES, LEASE_BYTES, Model};
 use crate::command::Reply;
 use crate::error::Refusal;
+use crate::lease_clock::LAG_MS_MAX;
 use crate::store::LeaseInfo;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +72,8 @@ impl Leases {
 
     /// Gives a lease its full time again from `clock_ms` on; its time to live, `None` if it is not there or was over.
     fn renew(&mut self, id: i64, clock_ms: u64) -> Option<i64> {
-        let lease = self.by_id.get_mut(&id).filter(|lease| lease.deadline_ms > clock_ms)?;
+        let stands = |lease: &&mut Lease| lease.deadline_ms.saturating_add(LAG_MS_MAX) > clock_ms;
+        let lease = self.by_id.get_mut(&id).filter(stands)?;
         self.by_deadline.remove(&(lease.deadline_ms, id));
         lease.deadline_ms = deadline(clock_ms, lease.ttl);
         self.by_deadline.insert((lease.deadline_ms, id));

@@ -348,7 +348,8 @@ pub(super) fn revision_key(revision: Revision) -> [u8; 16] {
 /// The revision of a record's key.
 pub(super) fn read_revision(key: &[u8]) -> Read<Revision> {
     let (main, sub) = two_numbers(key)?;
-    Ok(Revision { main: main as i64, sub: sub as i64 })
+    let number = |number: u64| i64::try_from(number).map_err(|_| Malformed);
+    Ok(Revision { main: number(main)?, sub: number(sub)? })
 }
 
 /// A lease's id such that smaller ones sort first.

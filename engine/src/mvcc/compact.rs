@@ -7,7 +7,9 @@
 //!    asked for. Who is the key's version at c is told by its entry, or its grave, and by the pointers down from there;
 //! 2. r's previous version, where the walk began behind it: an earlier walk left it as its key's version at the c of then;
 //! 3. where r.main < c, r itself if its key is live with this very version (its value stands in `Keys`), or if it is a
-//!    tombstone, whose grave goes too if it is still this one.
+//!    tombstone, whose grave goes too if it is still this one;
+//! 4. of an r that stays, the body of the version before: only reads below r.main look at it, and none of those is left to
+//!    be asked for. Deletes of what earlier compactions had been through would keep all values deleted otherwise.
 //!
 //! Then nothing is left but what is visible: below c the versions that something newer than c hides now, at c everything,
 //! tombstones included, for watchers that begin there. A record between two visits keeps being hidden by its revision alone,
@@ -33,6 +35,7 @@ struct Visited {
     revision: Revision,
     previous: Option<Revision>,
     tombstone: bool,
+    has_previous_body: bool,
     key: Vec<u8>,
 }
 
@@ -80,9 +83,13 @@ impl<P: PagesMut> Mvcc<P> {
         Ok(false)
     }
 
-    /// Revisions that the walk has still to go over.
+    /// How much the walk has still to go over: revisions, or records where there are fewer, as below a revision that a restore has
+    /// raised.
     pub fn compaction_left(&self) -> u64 {
-        self.standing.compacted.abs_diff(self.standing.compaction_next.main.min(self.standing.compacted))
+        let next = self.standing.compaction_next;
+        let revisions = self.standing.compacted.abs_diff(next.main.min(self.standing.compacted));
+        // a fault is met again, and told, by the walk
+        self.view().records_from(next).map_or(revisions, |records| revisions.min(records))
     }
 
     /// Begins to bring into memory what the next step over `budget` records reads besides the records themselves: the entry of
@@ -114,10 +121,18 @@ impl<P: PagesMut> Mvcc<P> {
         let view = self.view();
         let mut cursor = view.cursor(TreeId::Revisions);
         cursor.seek(&revision_key(self.standing.compaction_next))?;
-        let mut records = Vec::with_capacity(budget);
+        let mut records: Vec<Visited> = Vec::with_capacity(budget);
         while records.len() < budget {
             let Some((key, value)) = cursor.next()? else { break };
             let record = view.read(TreeId::Revisions, Record::read(&key, value))?;
+            let rises = match records.last() {
+                Some(last) => record.revision > last.revision,
+                None => record.revision >= self.standing.compaction_next,
+            };
+            if !rises {
+                // the walk would never end
+                return Err(view.fault(TreeId::Revisions, "records in order", &format!("{:?}", record.revision)));
+            }
             if record.revision.main > self.standing.compacted {
                 break;
             }
@@ -125,6 +140,7 @@ impl<P: PagesMut> Mvcc<P> {
                 revision: record.revision,
                 previous: record.previous,
                 tombstone: record.tombstone,
+                has_previous_body: record.previous_body.is_some(),
                 key: view.record_key(&record)?.into_owned(),
             });
         }
@@ -139,18 +155,18 @@ impl<P: PagesMut> Mvcc<P> {
         if is_superseded {
             return self.drop_superseded(record.revision);
         }
-        if record.revision.main >= self.standing.compacted {
-            return Ok(());
-        }
-        if record.tombstone {
+        let below = record.revision.main < self.standing.compacted;
+        if below && record.tombstone {
             self.drop_grave(record)?;
             self.drop_superseded(record.revision)?;
-        } else if is_newest {
+        } else if below && is_newest {
             // its entry goes on holding its value's run
             let [key, _value, previous] = self.drop_record(record.revision)?;
             for run in key.iter().chain(&previous) {
                 self.pages.free_run(run);
             }
+        } else if record.has_previous_body {
+            self.drop_previous_body(record.revision)?;
         }
         Ok(())
     }
@@ -190,6 +206,27 @@ impl<P: PagesMut> Mvcc<P> {
                 }
             })?;
         self.view().read(TreeId::Deleted, read)
+    }
+
+    /// Lets a record forget the body of the version before; that there was one it still tells.
+    fn drop_previous_body(&mut self, revision: Revision) -> Paged<()> {
+        let root = &mut self.trees[TreeId::Revisions.place()];
+        let key = revision_key(revision);
+        let mut value = Vec::new();
+        let change = |old: Option<&[u8]>, new: &mut Vec<u8>| match old.map(|old| Record::read_at(revision, old)) {
+            Some(Ok(record)) => {
+                let run = record.previous_body.and_then(|body| body.run);
+                Record { previous_body: None, ..record }.put(new);
+                (Action::Put, Ok(run))
+            }
+            Some(Err(malformed)) => (Action::Keep, Err(malformed)),
+            None => (Action::Keep, Ok(None)),
+        };
+        let run = btree::upsert_with(&mut self.pages, TreeId::Revisions, root, &key, &mut value, change)?;
+        if let Some(run) = self.view().read(TreeId::Revisions, run)? {
+            self.pages.free_run(&run);
+        }
+        Ok(())
     }
 
     /// Removes a record if it is there; the runs it named.

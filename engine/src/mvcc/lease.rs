@@ -2,13 +2,15 @@
 //!
 //! Every command carries the leader's lease clock; the store's is the latest one seen. A deadline is the clock at the grant
 //! or the last renewal plus the time to live. A lease past its deadline still stands (keys may still be attached to it)
-//! until a command ends it, but can no longer be renewed.
+//! until a command ends it, and can be renewed for as long as its holder may count on it: its time is counted there from the
+//! answer, up to [`LAG_MS_MAX`] later.
 
 use super::apply::Mvcc;
 use super::cell::{deadline_key, lease_key, lease_value, read_deadline_key, read_lease_value};
 use super::view::View;
 use crate::command::Reply;
 use crate::error::{ReadError, Refusal};
+use crate::lease_clock::LAG_MS_MAX;
 use crate::pager::page::TreeId;
 use crate::pager::{Paged, Pages, PagesMut};
 use crate::store::LeaseInfo;
@@ -145,9 +147,8 @@ impl<P: PagesMut> Mvcc<P> {
     fn renew(&mut self, id: i64) -> Paged<Option<i64>> {
         let clock_ms = self.standing.clock_ms;
         let times = self.view().lease_times(id)?;
-        let Some((ttl, deadline_ms)) = times.filter(|(_, deadline_ms)| *deadline_ms > clock_ms) else {
-            return Ok(None);
-        };
+        let stands = |(_, deadline_ms): &(i64, u64)| deadline_ms.saturating_add(LAG_MS_MAX) > clock_ms;
+        let Some((ttl, deadline_ms)) = times.filter(stands) else { return Ok(None) };
         let renewed_ms = deadline(clock_ms, ttl);
         if renewed_ms != deadline_ms {
             self.insert(TreeId::Leases, &lease_key(id), &lease_value(ttl, renewed_ms))?;

@@ -294,6 +294,22 @@ fn pages_filled_in_falling_order_are_half_full() {
 }
 
 #[test]
+fn shorter_values_in_the_place_of_longer_ones_leave_pages_used() {
+    let mut rig = Rig::default();
+    for n in 0..2_000 {
+        rig.insert(&number_key(n), &[7; 1_200]);
+    }
+    rig.publish(true);
+    for n in 0..2_000 {
+        rig.insert(&number_key(n), &[8; 20]);
+    }
+    rig.compare();
+    let summary = rig.check();
+    let full = summary.used_bytes as f64 / (4064.0 * (summary.leaves + summary.branches) as f64);
+    assert!(full > 0.4, "pages are {full:.2} full");
+}
+
+#[test]
 fn random_removals_leave_pages_used() {
     let mut rig = Rig::default();
     let mut numbers = Numbers(1);

@@ -194,6 +194,34 @@ proptest! {
     }
 }
 
+/// Also where an earlier compaction had been through: a tombstone then holds the value that its delete took away.
+#[test]
+fn what_is_deleted_and_compacted_leaves_its_room() {
+    for value_bytes in [1000, 5000] {
+        let mut pair = Pair::new();
+        for key in 0..200 {
+            pair.put(format!("key{key:03}"), vec![b'v'; value_bytes]);
+        }
+        pair.put("last", "");
+        pair.compact(pair.revision());
+        while pair.compact_step(50) {}
+        let full = pair.mvcc.pages().used().len();
+        pair.delete(KeyRange::new("key", "kez"));
+        pair.compact(pair.revision());
+        while pair.compact_step(50) {}
+        pair.check();
+        let left = pair.mvcc.pages().used().len();
+        assert!(left < full / 4, "values of {value_bytes} bytes: {left} of {full} pages are left");
+        compare_everything(&pair, &[]);
+        // and so it stays readable for watchers that begin at the deletes, and goes whole
+        pair.put("last", "2");
+        pair.compact(pair.revision());
+        while pair.compact_step(50) {}
+        pair.check();
+        compare_everything(&pair, &[]);
+    }
+}
+
 #[test]
 fn a_chain_of_many_versions_is_read_at_each_of_them() {
     let mut pair = Pair::new();

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use coffer_engine::command::*;
 use coffer_engine::error::Refusal;
+use coffer_engine::lease_clock::LAG_MS_MAX;
 use coffer_engine::mvcc::{Event, EventKind, KeyRange, KeyValue};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,8 +119,8 @@ impl Naive {
     fn renew(&mut self, id: i64) -> i64 {
         let clock_ms = self.clock_ms;
         match self.leases.get_mut(&id) {
-            Some((ttl, deadline)) if *deadline > clock_ms => {
-                *deadline = clock_ms + *ttl as u64 * 1000;
+            Some((ttl, deadline)) if deadline.saturating_add(LAG_MS_MAX) > clock_ms => {
+                *deadline = clock_ms.saturating_add((*ttl).max(0) as u64 * 1000);
                 *ttl
             }
             _ => 0,

@@ -15,12 +15,19 @@ use futures_util::stream::BoxStream;
 use prost::Message as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Ids drawn for one lease before the client is told that one was taken: two in a row are a coincidence that happens
 /// never.
 const DRAWS_MAX: usize = 8;
+/// Renewals of one stream under way at once. A client keeps all its leases alive on one stream, and each renewal waits for the
+/// log; those of a round share an entry.
+const RENEWALS_MAX: usize = 128;
+/// How often a renewal that finds all places for answers taken looks again.
+const PLACE_POLL: Duration = Duration::from_millis(5);
+/// Leases that are listed where they are asked for.
+const SHORT_LEASES: u64 = 1_000;
 
 /// The service on one serving thread.
 pub(crate) struct LeaseService {
@@ -66,9 +73,16 @@ impl LeaseService {
 /// Answers one request of a keep-alive stream. The header is taken before the renewal, as with etcd.
 async fn keep_alive(serving: &Serving, id: i64) -> Result<pb::LeaseKeepAliveResponse, Error> {
     let header = header_now(&serving.shared);
-    let ttl = match propose::renew(serving, id).await {
-        Err(Error::LeaseNotFound) => 0,
-        other => other?,
+    let began = Instant::now();
+    let ttl = loop {
+        match propose::renew(serving, id).await {
+            Err(Error::LeaseNotFound) => break 0,
+            // the stream, and with it all leases on it, would end for it
+            Err(Error::TooManyRequests) if began.elapsed() < serving.shared.request_timeout => {
+                tokio::time::sleep(PLACE_POLL).await;
+            }
+            other => break other?,
+        }
     };
     if ttl > 0 {
         serving.shared.metrics.add(Count::LeasesRenewed, 1);
@@ -114,7 +128,7 @@ impl Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let serving = Arc::clone(&self.serving);
-        let replies = request.into_inner().then(move |request| {
+        let replies = request.into_inner().map(move |request| {
             let serving = Arc::clone(&serving);
             async move {
                 let metrics = &serving.shared.metrics;
@@ -126,7 +140,8 @@ impl Lease for LeaseService {
                 Ok(keep_alive(&serving, request.id).await?)
             }
         });
-        Ok(Response::new(until_stopped(&self.serving.shared, until_error(replies)).boxed()))
+        let replies = until_error(replies.buffered(RENEWALS_MAX));
+        Ok(Response::new(until_stopped(&self.serving.shared, replies).boxed()))
     }
 
     async fn lease_time_to_live(
@@ -142,7 +157,8 @@ impl Lease for LeaseService {
             ttl: -1,
             ..Default::default()
         };
-        let lease = shared.reader().lease(request.id, request.keys);
+        let pb::LeaseTimeToLiveRequest { id, keys } = request;
+        let lease = read::look(&self.serving, !keys, move |reader| reader.lease(id, keys)).await?;
         if let Some(lease) = lease.map_err(|fault| shared.read_error(fault.into()))? {
             response.ttl = seconds_left(lease.deadline_ms, shared.node.lease_clock_ms());
             response.granted_ttl = lease.granted_ttl;
@@ -156,7 +172,9 @@ impl Lease for LeaseService {
         _: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let shared = self.shared();
-        let leases = shared.reader().leases().map_err(|fault| shared.read_error(fault.into()))?;
+        let short = shared.reader().sizes().leases <= SHORT_LEASES;
+        let leases = read::look(&self.serving, short, |reader| reader.leases()).await?;
+        let leases = leases.map_err(|fault| shared.read_error(fault.into()))?;
         let leases = leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: header_now(shared), leases }))
     }

@@ -78,6 +78,32 @@ fn keep_alive_renews_and_answers_0_for_a_lease_that_is_not_there() {
     member.stop();
 }
 
+/// A client keeps all its leases alive on one stream.
+#[test]
+fn renewals_on_one_stream_share_entries_and_are_answered_in_order() {
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        for id in 1..=20 {
+            client.lease.lease_grant(grant(id, 60)).await.unwrap();
+        }
+        let index = |status: tonic::Response<pb::StatusResponse>| status.into_inner().raft_applied_index;
+        let before = index(client.maintenance.status(pb::StatusRequest {}).await.unwrap());
+        let asked: Vec<i64> = (0..1_000).map(|n| 1 + n * 7 % 20).collect();
+        let stream = futures_util::stream::iter(asked.clone().into_iter().map(|id| pb::LeaseKeepAliveRequest { id }));
+        let mut replies = client.lease.lease_keep_alive(stream).await.unwrap().into_inner();
+        let mut told = Vec::new();
+        while let Some(reply) = soon(replies.message()).await.unwrap() {
+            assert_eq!(reply.ttl, 60);
+            told.push(reply.id);
+        }
+        assert_eq!(told, asked);
+        let after = index(client.maintenance.status(pb::StatusRequest {}).await.unwrap());
+        assert!(after - before < 500, "{} entries for 1,000 renewals", after - before);
+    });
+    member.stop();
+}
+
 #[test]
 fn a_put_moves_a_key_from_lease_to_lease() {
     let mut member = TestMember::start(&[]);

@@ -1,6 +1,6 @@
 //! Room: the quota, the alarm, and what still goes through.
 
-use crate::support::{Client, TestMember, bytes, put, refusal, run};
+use crate::support::{Client, TestMember, bytes, put, range, refusal, run};
 use coffer_server::proto::etcdserverpb as pb;
 use tonic::Code;
 
@@ -53,6 +53,37 @@ fn past_the_quota_writes_are_refused_until_room_is_made_and_the_alarm_cleared() 
         client.put("tiny", "v").await;
     });
     member.stop();
+}
+
+/// Compaction has been through the data before: what is deleted then makes room all the same.
+#[test]
+fn deleting_and_compacting_makes_room_for_as_much_again() {
+    let mut member = TestMember::start(&["--quota-backend-bytes=1048576"]);
+    run(async {
+        let mut client = member.client().await;
+        for round in 0..3 {
+            fill(&mut client).await;
+            let status = client.maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+            assert!(status.db_size_in_use > 900_000, "round {round}: {}", status.db_size_in_use);
+            compact_now(&mut client).await;
+            let all = pb::DeleteRangeRequest { key: bytes("k"), range_end: bytes("l"), prev_kv: false };
+            client.kv.delete_range(all).await.unwrap();
+            compact_now(&mut client).await;
+            let status = client.maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+            assert!(status.db_size_in_use < 200_000, "round {round}: {} are left", status.db_size_in_use);
+            let get = alarm(pb::alarm_request::AlarmAction::Get, 0);
+            let up = client.maintenance.alarm(get).await.unwrap().into_inner().alarms;
+            let clear = alarm(pb::alarm_request::AlarmAction::Deactivate, up[0].member_id);
+            client.maintenance.alarm(clear).await.unwrap();
+        }
+    });
+    member.stop();
+}
+
+/// Compacts to the current revision, and waits until what goes is gone.
+async fn compact_now(client: &mut Client) {
+    let revision = client.range(range("any", "")).await.header.unwrap().revision;
+    client.compact(revision).await.unwrap();
 }
 
 #[test]
