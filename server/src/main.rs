@@ -6,6 +6,9 @@
 use coffer_server::config::{self, Config, Start};
 use coffer_server::logging;
 use coffer_server::member::Member;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,8 +61,10 @@ fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    tell_service_manager("READY=1");
     match wait_for_signal() {
         Ok(number) => {
+            tell_service_manager("STOPPING=1");
             let name =
                 if number == SignalKind::interrupt().as_raw_value() { "interrupt" } else { "terminated" };
             tracing::info!(signal = name, "received signal; shutting down");
@@ -72,6 +77,23 @@ fn run(config: Config) -> ExitCode {
             member.stop();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Tells systemd, or who else has set `NOTIFY_SOCKET`, how it stands (sd_notify(3); etcd does so, too).
+fn tell_service_manager(state: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let tell = || {
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        socket.send(state.as_bytes())
+    };
+    if let Err(error) = tell() {
+        tracing::warn!(error = %error, "failed to notify the service manager");
     }
 }
 

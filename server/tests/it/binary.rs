@@ -2,6 +2,7 @@
 
 use crate::support::{Client, run};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -36,7 +37,11 @@ fn command(directory: &Path) -> Command {
 impl Process {
     /// Starts it in `directory` and waits until it says that it serves.
     pub(crate) fn start(directory: &Path, flags: &[&str]) -> Process {
-        let mut child = command(directory).args(flags).spawn().expect("the binary starts");
+        Process::start_by(command(directory).args(flags))
+    }
+
+    fn start_by(command: &mut Command) -> Process {
+        let mut child = command.spawn().expect("the binary starts");
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -145,4 +150,22 @@ fn a_bad_flag_exits_with_2_and_a_bad_configuration_with_1() {
     let exit = |flag: &str| command(temporary.path()).arg(flag).output().unwrap().status.code();
     assert_eq!(exit("--no-such-flag"), Some(2));
     assert_eq!(exit("--election-timeout=1"), Some(1));
+}
+
+#[test]
+fn the_service_manager_is_told_when_it_serves_and_when_it_stops() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    let told = || {
+        let mut message = [0; 64];
+        let bytes = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..bytes]).into_owned()
+    };
+    let process = Process::start_by(command(temporary.path()).env("NOTIFY_SOCKET", &path));
+    assert_eq!(told(), "READY=1");
+    run(async { Client::connect(&process.endpoint).await.put("k", "v").await });
+    assert_eq!(process.end(SIGTERM), Some(SIGTERM));
+    assert_eq!(told(), "STOPPING=1");
 }
