@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::error::Fault;
 use crate::mvcc::check::{Reached, check as check_store};
 use crate::mvcc::view::View;
-use crate::pager::offline::{LyingFile, StoredRoot, lying_file};
+use crate::pager::offline::{LyingFile, StoredRoot, lying_file, stored_owner};
 use crate::pager::page::{PAGE_BYTES, PageId, TreeId};
 use crate::pager::root::Root;
 use crate::pager::{Paged, Pages};
@@ -59,7 +59,8 @@ pub struct Damages {
 }
 
 impl Damages {
-    fn add(&mut self, path: &Path, offset: Option<u64>, text: impl Into<String>) {
+    /// Adds one.
+    pub fn add(&mut self, path: &Path, offset: Option<u64>, text: impl Into<String>) {
         self.count += 1;
         if self.list.len() < DAMAGE_MAX {
             self.list.push(Damage { path: path.to_path_buf(), offset, text: text.into() });
@@ -87,6 +88,8 @@ impl Damages {
 pub struct PageFileReport {
     /// The file.
     pub path: PathBuf,
+    /// Whose it is; `None` where no meta is whole.
+    pub owner: Option<[u8; 16]>,
     /// Its length in bytes.
     pub file_bytes: u64,
     /// Number of the newest checkpoint, 0 for none yet.
@@ -142,11 +145,13 @@ pub fn check_page_file(
         Ok(lying) => lying,
         Err(fault) => {
             damages.add_fault(fault)?;
+            report.owner = stored_owner(path)?;
             return Ok(report);
         }
     };
-    let LyingFile { stored: StoredRoot { checkpoint, mut root, used, .. }, pages, bytes, metas_damaged } =
+    let LyingFile { stored: StoredRoot { owner, checkpoint, mut root, used }, pages, bytes, metas_damaged } =
         lying;
+    report.owner = Some(owner);
     (report.file_bytes, report.checkpoint, report.metas_damaged) = (bytes, checkpoint, metas_damaged);
     let used = PageSet::of_words(used);
     report.pages_whole = check_pages(path, &used, root.tx, damages, progress)?;

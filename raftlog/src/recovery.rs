@@ -263,7 +263,7 @@ fn check_owner(store: &Store, options: &RecoveryOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits until the log's batch `sequence` is durable.
+/// Waits until the log's batch `sequence` is durable, unless the disk is so full that a log cannot even be begun.
 fn make_durable(
     disk: &mut dyn Disk,
     wal: &mut Wal,
@@ -273,11 +273,15 @@ fn make_durable(
 ) -> Result<(), Fault> {
     let mut completions = Vec::new();
     loop {
-        wal.step(disk, clock())?;
+        let now = clock();
+        wal.step(disk, now)?;
         if wal.durable() >= sequence {
             return Ok(());
         }
-        disk.wait(None);
+        if let Some(full) = wal.no_room() {
+            return Err(full);
+        }
+        disk.wait(wal.wakeup().map(|at| at.saturating_sub(now)));
         disk.poll(&mut completions);
         let now = clock();
         for completion in completions.drain(..) {

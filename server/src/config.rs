@@ -242,8 +242,9 @@ pub struct Config {
     // Clustering.
     /// This member's peer URLs, sorted.
     pub initial_advertise_peer_urls: Vec<Url>,
-    /// The first members, sorted by name; this one among them. More than one is refused for now.
-    pub initial_cluster: Vec<InitialMember>,
+    /// The first members, sorted by name; this one among them, and no other for now. Or why a member cannot start for the first
+    /// time with these flags: one that has data does not ask.
+    pub initial_cluster: Result<Vec<InitialMember>, String>,
     /// Goes into the cluster's id.
     pub initial_cluster_token: String,
     /// The client URLs told to clients, sorted.

@@ -57,6 +57,8 @@ pub enum StartError {
     Directory(directory::Refusal),
     /// An address could not be bound: which, and why.
     Listen(String),
+    /// There are no data yet, and a first member cannot be made of these flags.
+    FirstStart(String),
     /// The log.
     Log(LogError),
     /// A thread or runtime could not be made.
@@ -69,7 +71,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Directory(refusal) => refusal.fmt(f),
-            StartError::Listen(text) => f.write_str(text),
+            StartError::Listen(text) | StartError::FirstStart(text) => f.write_str(text),
             StartError::Log(error) => error.fmt(f),
             StartError::Thread(error) => write!(f, "start a thread: {error}"),
             StartError::Stopped => f.write_str("the member stopped while it started"),
@@ -199,12 +201,16 @@ fn start_log(
     directory: &DataDirectory,
     faults: Arc<Faults>,
 ) -> Result<(Arc<Shared>, Vec<Arc<Serving>>), StartError> {
-    let members = first_members(&config);
-    let own = identity::member_id(&config.peer_urls(), &config.initial_cluster_token);
-    let cluster_id = identity::cluster_id(members.iter().map(|member| member.id));
     // Once there is a log it says who this is; the flags of the first start count no more, as with etcd.
     let written = recovery::identity_of(directory.wal_path()).map_err(StartError::Log)?;
-    let (cluster_id, own) = written.unwrap_or((cluster_id, own));
+    let members = match first_members(&config) {
+        Err(text) if written.is_none() => return Err(StartError::FirstStart(text)),
+        members => members.unwrap_or_default(),
+    };
+    let (cluster_id, own) = written.unwrap_or_else(|| {
+        let own = identity::member_id(&config.peer_urls(), &config.initial_cluster_token);
+        (identity::cluster_id(members.iter().map(|member| member.id)), own)
+    });
     let boxes: Vec<Arc<Mailbox>> = (0..config.serving_threads.max(1))
         .map(|number| {
             Arc::new(Mailbox::new(u16::try_from(number).unwrap_or(u16::MAX), config.requests_in_flight_max))
@@ -262,17 +268,20 @@ fn start_log(
 }
 
 /// The members named in `--initial-cluster`, with their ids.
-pub(crate) fn first_members(config: &Config) -> Vec<MemberInfo> {
+///
+/// # Errors
+/// What is wrong with the flags of a first start.
+pub(crate) fn first_members(config: &Config) -> Result<Vec<MemberInfo>, String> {
     let member = |peer_urls: Vec<String>| MemberInfo {
         id: identity::member_id(&peer_urls, &config.initial_cluster_token),
         peer_urls,
         ..MemberInfo::default()
     };
-    config
-        .initial_cluster
+    let first = config.initial_cluster.as_ref().map_err(String::clone)?;
+    Ok(first
         .iter()
         .map(|initial| member(initial.peer_urls.iter().map(|url| url.text.clone()).collect()))
-        .collect()
+        .collect())
 }
 
 /// Whether the cluster knows this member's name and client URLs now; `false`: the member stops.

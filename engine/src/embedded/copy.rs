@@ -1,10 +1,12 @@
 //! A copy of a database that goes on being written: its newest durable state as a database of its own.
 //!
 //! ```text
-//!  durable root ──> image ──> pages ──> a log that names the page file as its checkpoint
+//!  durable root ──> image ──> pages ──> a log that names the page file as its checkpoint ──> the image goes
 //!                  (checked)
 //! ```
-//! The log comes last: a copy that was not finished has a page file without the log that belongs to it, and is refused.
+//! The image's file is the mark of a copy that is not whole, and such a directory is opened by nobody: it is the first that is
+//! made there, and goes when all the rest is durable. A copy that fails leaves it, and what else there is, to whoever removes
+//! the directory.
 
 use super::core::TERM;
 use super::directory::Directory;
@@ -14,7 +16,7 @@ use crate::disk::{self, Completion, Disk, DiskIo};
 use crate::error::Fault;
 use crate::snapshot::Image;
 use crate::store::StoreReader;
-use crate::wal::{HardState, NewBatch, Space, Wal};
+use crate::wal::{HardState, NewBatch, Wal};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -40,16 +42,19 @@ pub(super) fn copy(
         }
     }
     let image = directory.unfinished();
-    write_image(reader, &image)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&image);
+    let file = file.map_err(io_fault("create", &image))?;
+    directory.sync()?;
+    write_image(reader, file, &image)?;
     let mut disk = disk::open_disk(DiskIo::Sync).map_err(io_fault("start", &image))?;
-    let copied = Image::open(disk.as_mut(), &image).and_then(|opened| {
-        opened.write_page_file(&files.pages.path, files.pages.owner, &mut |_, _| {})?;
-        Ok((opened.root().tx, opened.root().standing))
-    });
-    std::fs::remove_file(&image).map_err(io_fault("remove", &image))?;
-    let (tx, standing) = copied?;
+    let opened = Image::open(disk.as_mut(), &image)?;
+    opened.write_page_file(&files.pages.path, files.pages.owner, &mut |_, _| {})?;
+    let (tx, standing) = (opened.root().tx, opened.root().standing);
+    drop(opened);
     directory.sync()?;
     write_log(disk.as_mut(), files, (tx, standing.applied), clock)?;
+    directory.sync()?;
+    std::fs::remove_file(&image).map_err(io_fault("remove", &image))?;
     directory.sync()?;
     Ok(standing.revision)
 }
@@ -59,10 +64,8 @@ fn io_fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> F
     move |source| Fault::Io { operation, path, offset: 0, source }
 }
 
-fn write_image(reader: &StoreReader, path: &Path) -> Result<(), Fault> {
+fn write_image(reader: &StoreReader, mut file: File, path: &Path) -> Result<(), Fault> {
     let mut source = reader.snapshot("")?;
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let mut file: File = file.map_err(io_fault("create", path))?;
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     loop {
         piece.clear();
@@ -99,9 +102,40 @@ fn write_log(
         if wal.closed() {
             return Ok(());
         }
-        if wal.space() == Space::Reserve {
-            return Err(io_fault("allocate", &files.wal.dir)(io::ErrorKind::StorageFull.into()));
+        if let Some(full) = wal.no_room() {
+            return Err(full);
         }
         disk.wait(wal.wakeup().map(|at| at.saturating_sub(now)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shell;
+    use super::super::{Db, Options};
+    use super::*;
+    use crate::command::PutRequest;
+
+    #[test]
+    fn a_copy_without_its_log_cannot_be_opened() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let db = Db::open(Options::new(temporary.path().join("db"))).expect("it opens");
+        for revision in 2..5 {
+            let put = PutRequest { key: "k".into(), value: "v".into(), ..PutRequest::default() };
+            assert_eq!(db.put(put).expect("it is put").revision, revision);
+        }
+        db.checkpoint().expect("it is durable");
+        let to = temporary.path().join("copy");
+        let directory = Directory::open(&to).expect("it is made");
+        let mut files = shell::files(&Options::new(&to), &directory);
+        // where no directory can be
+        files.wal.dir = to.join("lock/wal");
+        let reader = db.reader.begin().expect("it is open");
+        let failed = copy(&reader, &directory, &files, &mut || 0).expect_err("there is no log");
+        assert!(matches!(failed, Fault::Io { operation: "create", .. }), "{failed}");
+        assert!(directory.pages().exists() && directory.unfinished().exists());
+        drop(directory);
+        let refused = Db::open(Options::new(&to)).expect_err("it is not whole");
+        assert!(refused.to_string().contains("not finished"), "{refused}");
     }
 }

@@ -16,7 +16,7 @@
 
 use super::error::{Error, Invalid};
 use super::opening::{self, Files, Recovered};
-use super::queue::{Request, Slot};
+use super::queue::{Asker, Request};
 use crate::Micros;
 use crate::command::{Applied, Command, Stamped};
 use crate::disk::{Completion, Disk};
@@ -44,7 +44,7 @@ pub(super) struct Output {
     /// The events of what was published.
     pub(super) events: Option<Arc<EventBatch>>,
     /// Who is answered, and what; after the events were told.
-    pub(super) answers: Vec<(Arc<Slot>, Result<Applied, Error>)>,
+    pub(super) answers: Vec<(Asker, Result<Applied, Error>)>,
 }
 
 /// When to call [`Core::step`] again.
@@ -61,7 +61,7 @@ pub(super) struct Next {
 struct Pending {
     stamped: Stamped,
     bytes: u64,
-    slot: Option<Arc<Slot>>,
+    asker: Option<Asker>,
 }
 
 /// A batch whose write is out.
@@ -103,7 +103,7 @@ pub(super) struct Core {
     lease_deadline_ms: Option<u64>,
     compacting: bool,
     /// Those whose entries were applied when a fault came in between and nothing was published.
-    unanswered: Vec<Arc<Slot>>,
+    unanswered: Vec<Asker>,
 }
 
 impl Core {
@@ -279,15 +279,15 @@ impl Core {
         let expired = self.expired_leases(now)?;
         let clock_ms = self.clock.now_ms(now);
         let mut entries = Vec::with_capacity(self.requests.len() + expired.len());
-        for request in std::mem::take(&mut self.requests) {
-            let slot = request.slot.clone();
-            if let (Err(why), Some(slot)) = (self.append_one(clock_ms, request, &mut entries), slot) {
-                out.answers.push((slot, Err(why)));
+        for Request { command, asker, .. } in std::mem::take(&mut self.requests) {
+            match self.encode(clock_ms, command) {
+                Ok((stamped, data)) => entries.push(self.append_one(stamped, data, asker)),
+                Err(why) => out.answers.extend(asker.map(|asker| (asker, Err(why)))),
             }
         }
         for id in expired {
-            let request = Request { command: Command::LeaseExpire { id }, bytes: 0, slot: None };
-            if self.append_one(clock_ms, request, &mut entries).is_ok() {
+            if let Ok((stamped, data)) = self.encode(clock_ms, Command::LeaseExpire { id }) {
+                entries.push(self.append_one(stamped, data, None));
                 self.last_expiry = self.last;
             }
         }
@@ -301,13 +301,7 @@ impl Core {
     }
 
     /// What needs room does not come in while there is none, nor what the log does not take.
-    fn append_one(
-        &mut self,
-        clock_ms: u64,
-        request: Request,
-        entries: &mut Vec<LogEntry>,
-    ) -> Result<(), Error> {
-        let Request { command, slot, .. } = request;
+    fn encode(&self, clock_ms: u64, command: Command) -> Result<(Stamped, Vec<u8>), Error> {
         if self.space() == Space::Reserve && quota::cost(&command) > 0 {
             return Err(Refusal::NoSpace.into());
         }
@@ -317,14 +311,18 @@ impl Core {
         if bytes > limit {
             return Err(Invalid::TooLarge { bytes, limit }.into());
         }
+        Ok((stamped, data))
+    }
+
+    fn append_one(&mut self, stamped: Stamped, data: Vec<u8>, asker: Option<Asker>) -> LogEntry {
         self.last += 1;
         if matches!(stamped.command, Command::LeaseGrant { .. } | Command::LeaseRenew { .. }) {
-            self.leases_under_way.put(self.last, clock_ms);
+            self.leases_under_way.put(self.last, stamped.clock_ms);
         }
-        entries.push(LogEntry { index: self.last, term: TERM, kind: EntryKind::Normal, data: data.into() });
+        let bytes = data.len() as u64;
         self.pending_bytes += bytes;
-        self.pending.push_back(Pending { stamped, bytes, slot });
-        Ok(())
+        self.pending.push_back(Pending { stamped, bytes, asker });
+        LogEntry { index: self.last, term: TERM, kind: EntryKind::Normal, data: data.into() }
     }
 
     /// Leases to be ended now: those whose time is up, and as much longer as an answer to their holders may have taken.
@@ -355,11 +353,11 @@ impl Core {
             self.pending_bytes -= entry.bytes;
             self.compacting |= matches!(entry.stamped.command, Command::Compact { .. });
             match tx.apply(self.applied, TERM, &entry.stamped) {
-                Ok(applied) => out.answers.extend(entry.slot.map(|slot| (slot, Ok(applied)))),
+                Ok(applied) => out.answers.extend(entry.asker.map(|asker| (asker, Ok(applied)))),
                 Err(fault) => {
                     // nothing of the slice is published: those whose turn had come are not answered with success
-                    let unpublished = out.answers.drain(first_answer..).map(|(slot, _)| slot);
-                    self.unanswered.extend(unpublished.chain(entry.slot));
+                    let unpublished = out.answers.drain(first_answer..).map(|(asker, _)| asker);
+                    self.unanswered.extend(unpublished.chain(entry.asker));
                     return Err(*fault);
                 }
             }
@@ -391,10 +389,10 @@ impl Core {
     }
 
     /// Ends: all who still wait.
-    pub(super) fn stop(&mut self) -> Vec<Arc<Slot>> {
+    pub(super) fn stop(&mut self) -> Vec<Asker> {
         let mut waiting = std::mem::take(&mut self.unanswered);
-        waiting.extend(self.requests.drain(..).filter_map(|request| request.slot));
-        waiting.extend(self.pending.drain(..).filter_map(|pending| pending.slot));
+        waiting.extend(self.requests.drain(..).filter_map(|request| request.asker));
+        waiting.extend(self.pending.drain(..).filter_map(|pending| pending.asker));
         waiting
     }
 
@@ -403,13 +401,13 @@ impl Core {
         self.wal.close();
     }
 
-    /// Goes on with the clean stop; whether it is done. The page file needs no checkpoint, the log has what it lacks; only
-    /// writes that are under way on it are waited for.
+    /// Goes on with the clean stop; whether it is done. The page file needs no checkpoint, the log has what it lacks: one that
+    /// is under way is left as it is, and only what the disk is at is waited for.
     ///
     /// # Errors
     /// The fault that stopped the log.
     pub(super) fn step_close(&mut self, disk: &mut dyn Disk, now: Micros) -> Result<bool, Fault> {
         self.wal.step(disk, now)?;
-        Ok(self.wal.closed() && !self.store.is_busy())
+        Ok(self.wal.closed() && !self.store.is_writing())
     }
 }

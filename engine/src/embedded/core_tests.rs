@@ -64,8 +64,8 @@ impl Rig {
 
     /// Hands in a command; the number under which its answer will be found.
     fn ask(&mut self, command: Command) -> usize {
-        let slot = Arc::new(Slot::default());
-        self.core.request(&mut vec![Request { command, bytes: 100, slot: Some(Arc::clone(&slot)) }]);
+        let (slot, asker) = Slot::with_asker();
+        self.core.request(&mut vec![Request { command, bytes: 100, asker: Some(asker) }]);
         self.asked.push(slot);
         self.answers.push(None);
         self.asked.len() - 1
@@ -80,8 +80,8 @@ impl Rig {
         completions.drain(..).for_each(|completion| self.core.complete(completion, now));
         let stepped = self.core.step(&mut self.disk, now, &mut out);
         self.events.extend(out.events.map(|events| (now, events)));
-        for (slot, answer) in out.answers {
-            let place = self.asked.iter().position(|asked| Arc::ptr_eq(asked, &slot)).unwrap();
+        for (asker, answer) in out.answers {
+            let place = self.asked.iter().position(|asked| asker.waits_at(asked)).unwrap();
             assert!(self.answers[place].replace(answer).is_none(), "answered twice");
         }
         let next = stepped?;
@@ -200,7 +200,7 @@ fn after_a_failed_write_nothing_is_acknowledged_and_all_who_wait_are_told() {
     let late = rig.ask(put("k", "3"));
     assert!(rig.step().is_err(), "it stays");
     let waiting = rig.core.stop();
-    assert!([lost, late].iter().all(|&n| waiting.iter().any(|slot| Arc::ptr_eq(slot, &rig.asked[n]))));
+    assert!([lost, late].iter().all(|&n| waiting.iter().any(|asker| asker.waits_at(&rig.asked[n]))));
     assert!(rig.answers[lost].is_none() && rig.answers[late].is_none());
     assert_eq!(rig.reader.position().revision, 2);
 }
@@ -239,6 +239,36 @@ fn a_command_too_large_for_the_log_is_refused_and_harms_nobody() {
     let error = rig.execute(put("k", vec![0; 5_000])).unwrap_err();
     assert!(matches!(error, Error::Invalid(Invalid::TooLarge { limit: 4_096, .. })), "{error}");
     assert_eq!(rig.execute(put("k", vec![0; 4_000])).unwrap().revision, 2);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_checkpoint_that_nobody_goes_on_with() {
+    let disk = SimDisk::new(8);
+    let mut cut_short = 0;
+    // so many steps of it are done before the stop
+    for steps in 0..40 {
+        let mut rig = Rig::open(&disk).unwrap();
+        for n in 0..100 {
+            rig.execute(put(format!("k{n}"), vec![b'v'; 1_000])).unwrap();
+        }
+        let applied = rig.reader.position().applied;
+        rig.core.request_checkpoint();
+        for _ in 0..steps {
+            rig.step().unwrap();
+        }
+        cut_short += u32::from(rig.core.checkpoint().applied < applied);
+        let begun = disk.now();
+        rig.core.close();
+        while !rig.core.step_close(&mut rig.disk, disk.now()).unwrap() {
+            assert!(disk.now() < begun + 1_000_000, "it waits after {steps} steps");
+            rig.disk.wait(Some(10_000));
+            let mut completions = Vec::new();
+            rig.disk.poll(&mut completions);
+            completions.drain(..).for_each(|completion| rig.core.complete(completion, disk.now()));
+        }
+        disk.kill();
+    }
+    assert!(cut_short > 5, "only {cut_short} stops met a checkpoint");
 }
 
 /// A state that a reopened database may have: after so many of the commands handed in, in order.

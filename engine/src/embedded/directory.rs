@@ -5,8 +5,10 @@
 //!   lock        held as long as a database uses the directory
 //!   wal/        0700, the log's segments
 //!   pages       0600, the page file
+//!   unfinished  only in a copy that is being made, or was not finished: what it is made from
 //! ```
-//! The lock is the system's and so never stale after a crash.
+//! The lock is the system's and so never stale after a crash. A directory that has `unfinished` is opened by nobody: it is
+//! made before anything else of a copy, and goes after everything else of it is durable.
 
 use crate::error::Fault;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -26,16 +28,20 @@ impl Directory {
     /// Makes what is missing and locks it.
     ///
     /// # Errors
-    /// [`Fault::Unusable`] if it is in use, or an etcd member's; [`Fault::Io`].
+    /// [`Fault::Unusable`] if it is in use, an etcd member's, or a copy that was not finished: nothing is made then;
+    /// [`Fault::Io`].
     pub(super) fn open(path: &Path) -> Result<Directory, Fault> {
         let member = path.join("member");
         if member.join("wal").exists() || member.join("snap").exists() {
             let reason = "it holds the data of an etcd member, which were left untouched".to_string();
             return Err(Fault::Unusable { path: path.to_path_buf(), reason });
         }
+        check_finished(path)?;
         make(path)?;
-        let lock = lock(path)?;
-        Ok(Directory { path: path.to_path_buf(), _lock: lock })
+        let directory = Directory { path: path.to_path_buf(), _lock: lock(path)? };
+        // whoever had the lock until now may have begun a copy
+        check_finished(path)?;
+        Ok(directory)
     }
 
     /// Where the log's segments lie.
@@ -50,7 +56,7 @@ impl Directory {
 
     /// What a copy is made from; gone when it is done.
     pub(super) fn unfinished(&self) -> PathBuf {
-        self.path.join("unfinished")
+        unfinished(&self.path)
     }
 
     /// Makes the names in it durable.
@@ -60,6 +66,20 @@ impl Directory {
     pub(super) fn sync(&self) -> Result<(), Fault> {
         File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(io_fault("sync", &self.path))
     }
+}
+
+fn unfinished(directory: &Path) -> PathBuf {
+    directory.join("unfinished")
+}
+
+fn check_finished(directory: &Path) -> Result<(), Fault> {
+    if !unfinished(directory).exists() {
+        return Ok(());
+    }
+    let reason = "it holds a copy that was not finished: unless one is being made there now, remove the directory and \
+                  copy again"
+        .to_string();
+    Err(Fault::Unusable { path: directory.to_path_buf(), reason })
 }
 
 fn io_fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fault {

@@ -23,6 +23,7 @@
 //! | core.rs | log, store and lease clock as one state machine |
 //! | shell.rs | the writer's thread over a real disk |
 //! | copy.rs | a copy of what goes on being written |
+//! | reading.rs | reads under way, which the end waits for |
 //! | queue.rs, check.rs, directory.rs | callers' commands; what a request may be; the lock |
 //!
 //! **What an embedder gets.** What etcd gives, in one process: revisions, ranges at old revisions, transactions, leases,
@@ -50,8 +51,9 @@
 //!   revocations and renewals go on, and it resumes by itself when there is room; no lease ends meanwhile.
 //! - *Back up* with [`Db::snapshot`], not by copying the files of a database that is open: page file and log belong together,
 //!   and opening refuses a page file or a log that is lost or older than the other.
-//! - *Close*, or drop the last handle: both wait until the log has its final mark. A program that is killed instead loses
-//!   nothing either; the mark lets the next opening tell damage from a write that was under way.
+//! - *Close*, or drop the last handle: both wait until the log has its final mark and reads of other threads that are under way,
+//!   a snapshot too, have ended; from then on the directory can be opened again, whatever handles are left. A program that is
+//!   killed instead loses nothing either; the mark lets the next opening tell damage from a write that was under way.
 //! - *Do not fork.* A child process has neither the thread nor the lock.
 //!
 //! **Limits.** A command is at most [`Options::command_bytes_max`] large in the log. The page file is at most 16 TiB. Memory beside
@@ -67,6 +69,7 @@ mod directory;
 mod error;
 mod opening;
 mod queue;
+mod reading;
 mod shell;
 mod watch;
 
@@ -78,8 +81,9 @@ use crate::disk::DiskIo;
 use crate::error::{Fault, Refusal};
 use crate::mvcc::{KeyRange, KeyValue};
 use crate::quota;
-use crate::store::{HashKv, LeaseInfo, Position, Sizes, StoreReader};
+use crate::store::{HashKv, LeaseInfo, Position, Sizes};
 use crate::wal::Opened;
+use reading::Reader;
 use shell::Running;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -144,19 +148,18 @@ pub struct LeaseGranted {
 #[derive(Clone)]
 pub struct Db {
     running: Arc<Running>,
-    /// Each handle has its own, so that threads are not in each other's way.
-    reader: StoreReader,
+    reader: Reader,
 }
 
 impl Db {
     /// Opens the database in `options.dir`, or makes one. Returns once the log is read and everything in it applied.
     ///
     /// # Errors
-    /// [`Fault::Unusable`] if the directory is in use, or another program's; [`Fault::Corrupt`] if something that was
-    /// acknowledged is damaged or gone; [`Fault::Io`].
+    /// [`Fault::Unusable`] if the directory is in use, another program's, or holds a copy that was not finished;
+    /// [`Fault::Corrupt`] if something that was acknowledged is damaged or gone; [`Fault::Io`].
     pub fn open(options: Options) -> Result<Db, Fault> {
         let running = Arc::new(shell::start(options)?);
-        Ok(Db { reader: running.shared.reader.clone(), running })
+        Ok(Db { reader: Reader::new(&running.shared), running })
     }
 
     /// Writes one key.
@@ -190,8 +193,7 @@ impl Db {
     pub fn txn(&self, request: TxnRequest) -> Result<Written<TxnReply>, Error> {
         check::txn(&request)?;
         if request.is_read_only() {
-            self.shared().check()?;
-            let (revision, reply) = self.reader.read_txn(&request)?;
+            let (revision, reply) = self.reader.begin()?.read_txn(&request)?;
             return Ok(Written { revision, reply });
         }
         self.execute(Command::Txn(request), |reply| match reply {
@@ -249,8 +251,7 @@ impl Db {
     /// # Errors
     /// [`Refusal::FutureRevision`], [`Refusal::Compacted`]; see [`Error`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeReply, Error> {
-        self.shared().check()?;
-        Ok(self.reader.range(request)?)
+        Ok(self.reader.begin()?.range(request)?)
     }
 
     /// The newest version of one key, if it is there.
@@ -271,7 +272,7 @@ impl Db {
     pub fn watch(&self, range: KeyRange, from: i64) -> Result<Watch, Error> {
         self.shared().check()?;
         let from = if from <= 0 { self.position().revision + 1 } else { from };
-        Ok(Watch::new(Arc::clone(&self.running.shared), range, from))
+        Ok(Watch::new(self.reader.clone(), range, from))
     }
 
     /// One lease, with the keys attached if asked for. It ends once [`Db::lease_clock_ms`] has passed its deadline (by up to
@@ -280,8 +281,7 @@ impl Db {
     /// # Errors
     /// See [`Error`].
     pub fn lease(&self, id: i64, with_keys: bool) -> Result<Option<LeaseInfo>, Error> {
-        self.shared().check()?;
-        Ok(self.reader.lease(id, with_keys)?)
+        Ok(self.reader.begin()?.lease(id, with_keys)?)
     }
 
     /// All leases, the first to end first.
@@ -289,8 +289,7 @@ impl Db {
     /// # Errors
     /// See [`Error`].
     pub fn leases(&self) -> Result<Vec<LeaseInfo>, Error> {
-        self.shared().check()?;
-        Ok(self.reader.leases()?)
+        Ok(self.reader.begin()?.leases()?)
     }
 
     /// The clock by which leases end, in milliseconds. It goes on from the last write when the database is opened again.
@@ -303,18 +302,17 @@ impl Db {
     /// # Errors
     /// [`Refusal::FutureRevision`], [`Refusal::Compacted`]; see [`Error`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
-        self.shared().check()?;
-        Ok(self.reader.hash_kv(revision)?)
+        Ok(self.reader.begin()?.hash_kv(revision)?)
     }
 
     /// Where the published state stands.
     pub fn position(&self) -> Position {
-        self.reader.position()
+        self.reader.root().position()
     }
 
     /// Sizes, in constant time.
     pub fn sizes(&self) -> Sizes {
-        self.reader.sizes()
+        self.reader.root().sizes()
     }
 
     /// Waits until everything applied before this call is in the page file, durable: opening is quickest then. It is done
@@ -329,13 +327,14 @@ impl Db {
 
     /// Copies the database, with everything that was acknowledged before this call and its history, to a directory of its own,
     /// where [`Db::open`] finds it; the revision that the copy stands at. Reads and writes go on meanwhile. It is done when
-    /// this returns, and durable; what there is of one that failed cannot be opened.
+    /// this returns, and durable. What there is of one that failed, or was killed, cannot be opened, nor copied to again: remove
+    /// that directory first.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Fault`]: a page is damaged, or the copy cannot be written. The database goes on.
     pub fn snapshot(&self, to: impl AsRef<Path>) -> Result<i64, Error> {
         self.checkpoint()?;
-        Ok(shell::copy_to(&self.reader, to.as_ref())?)
+        Ok(shell::copy_to(&*self.reader.begin()?, to.as_ref())?)
     }
 
     /// How opening the log went; [`Opened::torn`] names unfinished writes of a crash that were cut off.
@@ -348,7 +347,8 @@ impl Db {
         &self.shared().io
     }
 
-    /// Writes what was handed in before, and the log's final mark. All handles are closed with it; again does nothing.
+    /// Writes what was handed in before, and the log's final mark, and waits for the reads under way. All handles are closed with
+    /// it, and the directory can be opened again; again does nothing.
     ///
     /// # Errors
     /// The fault that stopped the database.

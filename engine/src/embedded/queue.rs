@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use crate::command::{Applied, Command};
+use crate::error::Fault;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,8 +18,13 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Answers; who waits goes on.
-    pub(super) fn fill(&self, answer: Result<Applied, Error>) {
+    /// A slot, and the other side of it.
+    pub(super) fn with_asker() -> (Arc<Slot>, Asker) {
+        let slot = Arc::new(Slot::default());
+        (Arc::clone(&slot), Asker(Some(slot)))
+    }
+
+    fn fill(&self, answer: Result<Applied, Error>) {
         *self.answer.lock() = Some(answer);
         self.filled.notify_one();
     }
@@ -35,12 +41,40 @@ impl Slot {
     }
 }
 
+/// Whoever waits at a slot, as the writer's thread knows it. It is answered once: if this is lost, because a panic unwinds
+/// over it, say, with [`Fault::Stopped`], for whether the command was made is not known then.
+#[derive(Debug)]
+pub(super) struct Asker(Option<Arc<Slot>>);
+
+impl Asker {
+    /// Answers; who waits goes on.
+    pub(super) fn answer(mut self, answer: Result<Applied, Error>) {
+        if let Some(slot) = self.0.take() {
+            slot.fill(answer);
+        }
+    }
+
+    /// Whether it waits at this slot.
+    #[cfg(all(test, feature = "sim"))]
+    pub(super) fn waits_at(&self, slot: &Arc<Slot>) -> bool {
+        self.0.as_ref().is_some_and(|own| Arc::ptr_eq(own, slot))
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            slot.fill(Err(Fault::Stopped.into()));
+        }
+    }
+}
+
 /// A command, and who asked for it; nobody for what the writer's thread does by itself.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) command: Command,
     pub(super) bytes: u64,
-    pub(super) slot: Option<Arc<Slot>>,
+    pub(super) asker: Option<Asker>,
 }
 
 /// The queue to the writer's thread.
@@ -113,9 +147,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn request(bytes: u64) -> Request {
-        Request { command: Command::LeaseRevoke { id: 1 }, bytes, slot: None }
+        Request { command: Command::LeaseRevoke { id: 1 }, bytes, asker: None }
     }
 
     #[test]
@@ -136,5 +171,19 @@ mod tests {
         queue.close(Error::Closed);
         queue.close(Error::Busy);
         assert!(matches!(queue.push(request(1)), Err(Error::Closed)));
+    }
+    #[test]
+    fn whoever_waits_is_told_when_a_panic_unwinds_over_the_answer() {
+        let (slot, asker) = Slot::with_asker();
+        let unwound = catch_unwind(AssertUnwindSafe(move || {
+            let _asker = asker;
+            panic!("as it applies");
+        }));
+        assert!(unwound.is_err());
+        assert!(matches!(slot.wait(), Err(Error::Fault(fault)) if matches!(*fault, Fault::Stopped)));
+
+        let (slot, asker) = Slot::with_asker();
+        asker.answer(Err(Error::Busy));
+        assert!(matches!(slot.wait(), Err(Error::Busy)), "an answer stands");
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! How it ends: asked to ([`Running::stop`]), or by a fault or a panic below. Asked to: the queue is closed, what is in
 //! it is written and answered, the log gets its final mark. By a fault: the reason is noted, the queue closed, all who
-//! wait and all who watch are told.
+//! wait and all who watch are told. Either way no read begins any more, and the directory is given up after the last one
+//! under way (reading.rs).
 
 use super::Options;
 use super::copy;
@@ -21,6 +22,7 @@ use super::directory::Directory;
 use super::error::Error;
 use super::opening::Files;
 use super::queue::{Queue, Request, Slot};
+use super::reading::Reads;
 use super::watch::Recent;
 use crate::Micros;
 use crate::command::{Applied, Command};
@@ -54,6 +56,7 @@ pub(super) struct Shared {
     origin: Instant,
     clock: Mutex<LeaseClock>,
     pub(super) reader: StoreReader,
+    pub(super) reads: Reads,
     pub(super) recent: Mutex<Recent>,
     /// Told with every change of `recent`, and at the end.
     pub(super) told: Condvar,
@@ -85,10 +88,15 @@ impl Shared {
         self.end.get().map_or(Ok(()), |end| Err(end.clone()))
     }
 
+    /// Why it ended, to be asked after that.
+    pub(super) fn why(&self) -> Error {
+        self.end.get().map_or(Error::Closed, Error::clone)
+    }
+
     /// Hands in a command and waits for its answer.
     pub(super) fn execute(&self, command: Command, bytes: u64) -> Result<Applied, Error> {
-        let slot = Arc::new(Slot::default());
-        if self.queue.push(Request { command, bytes, slot: Some(Arc::clone(&slot)) })? {
+        let (slot, asker) = Slot::with_asker();
+        if self.queue.push(Request { command, bytes, asker: Some(asker) })? {
             self.waker.wake();
         }
         slot.wait()
@@ -118,15 +126,16 @@ impl Shared {
             self.recent.lock().push(events);
             self.told.notify_all();
         }
-        for (slot, answer) in out.answers.drain(..) {
-            slot.fill(answer);
+        for (asker, answer) in out.answers.drain(..) {
+            asker.answer(answer);
         }
     }
 
     /// The end: every later call and every watch is told why.
     fn end(&self, why: &Error) {
-        // the first reason stays
+        // the first reason stays; it is there before anybody is told that it is over
         let _ = self.end.set(why.clone());
+        self.reads.end();
         self.queue.close(why.clone());
         // whoever looked before it was set sleeps by the time these locks are had
         drop(self.recent.lock());
@@ -141,7 +150,7 @@ fn since(origin: Instant) -> Micros {
 }
 
 /// The files of a database in `directory`.
-fn files(options: &Options, directory: &Directory) -> Files {
+pub(super) fn files(options: &Options, directory: &Directory) -> Files {
     Files {
         wal: WalOptions {
             segment_bytes_min: options.wal_segment_bytes.0,
@@ -177,7 +186,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Asks the thread to end and waits until it has.
+    /// Asks the thread to end and waits until it has, and with it the reads under way.
     ///
     /// # Errors
     /// The fault by which it ended instead.
@@ -240,7 +249,7 @@ struct Shell {
     taken: Vec<Request>,
     out: Output,
     dir: PathBuf,
-    /// Held until everything above is done with it.
+    /// Held until everything above is done with it, and nobody reads any more.
     _directory: Directory,
 }
 
@@ -269,6 +278,7 @@ impl Shell {
             checkpoint: Mutex::new(core.checkpoint().applied),
             checkpoint_told: Condvar::new(),
             reader,
+            reads: Reads::default(),
             opened,
             io: disk.describe(),
         });
@@ -290,10 +300,13 @@ impl Shell {
         let why = ended.map_or_else(Error::from, |()| Error::Closed);
         self.shared.end(&why);
         self.shared.queue.take(u64::MAX, &mut self.taken);
-        let queued = self.taken.drain(..).filter_map(|request| request.slot);
-        for slot in self.core.stop().into_iter().chain(queued) {
-            slot.fill(Err(why.clone()));
+        let queued = self.taken.drain(..).filter_map(|request| request.asker);
+        // a panic came before these were answered, and perhaps before what they ask for was published
+        let unsaid = self.out.answers.drain(..).map(|(asker, _)| asker);
+        for asker in self.core.stop().into_iter().chain(queued).chain(unsaid) {
+            asker.answer(Err(why.clone()));
         }
+        self.shared.reads.wait();
     }
 
     /// Works until asked to stop.

@@ -8,9 +8,8 @@
 //! on its own thread when it asks for them.
 
 use super::error::Error;
-use super::shell::Shared;
+use super::reading::Reader;
 use crate::mvcc::{Event, KeyRange, KeyValue};
-use crate::store::StoreReader;
 use crate::watch::EventBatch;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -96,9 +95,12 @@ pub struct Events {
 /// A watch over a range of keys: see [`Db::watch`](super::Db::watch).
 ///
 /// As an iterator it blocks until there are events, ends when the database is closed, and ends after an error.
+///
+/// **At the end of the database** one that keeps up gets all events before it is told. One that is behind is told at once,
+/// without the history that it lacks: that lies in the directory, which may be another database's by then.
+/// [`Watch::next_revision`] says from where on a new watch goes on when it is opened again.
 pub struct Watch {
-    shared: Arc<Shared>,
-    reader: StoreReader,
+    reader: Reader,
     range: KeyRange,
     /// The first revision not given yet.
     next: i64,
@@ -106,9 +108,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(shared: Arc<Shared>, range: KeyRange, from: i64) -> Watch {
-        let reader = shared.reader.clone();
-        Watch { shared, reader, range, next: from, ended: false }
+    pub(super) fn new(reader: Reader, range: KeyRange, from: i64) -> Watch {
+        Watch { reader, range, next: from, ended: false }
     }
 
     /// The first revision whose events were not given yet.
@@ -120,7 +121,8 @@ impl Watch {
     ///
     /// # Errors
     /// [`Refusal::Compacted`](crate::error::Refusal::Compacted) if it is so far behind that what comes next is compacted;
-    /// [`Error::Closed`] once all is given; [`Error::Fault`].
+    /// [`Error::Closed`] once the database is closed and all is given, or, to one that is behind, all that it will get;
+    /// [`Error::Fault`].
     #[allow(clippy::disallowed_methods, reason = "a caller's thread waits here, no state machine")]
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Events>, Error> {
         self.next_until(Instant::now().checked_add(timeout))
@@ -142,18 +144,19 @@ impl Watch {
 
     /// Waits until something is there for this watch.
     fn wait(&self, deadline: Option<Instant>) -> Result<Option<Found>, Error> {
-        let mut recent = self.shared.recent.lock();
+        let shared = self.reader.shared();
+        let mut recent = shared.recent.lock();
         loop {
             match recent.find(self.next) {
                 Found::Nothing => {}
                 found => return Ok(Some(found)),
             }
-            self.shared.check()?;
+            shared.check()?;
             let Some(deadline) = deadline else {
-                self.shared.told.wait(&mut recent);
+                shared.told.wait(&mut recent);
                 continue;
             };
-            if self.shared.told.wait_until(&mut recent, deadline).timed_out()
+            if shared.told.wait_until(&mut recent, deadline).timed_out()
                 && recent.find(self.next) == Found::Nothing
             {
                 return Ok(None);
@@ -170,8 +173,7 @@ impl Watch {
     }
 
     fn read_history(&mut self) -> Result<Vec<Event>, Error> {
-        self.shared.check()?;
-        let page = self.reader.history(&self.range, self.next, HISTORY_EVENTS_MAX)?;
+        let page = self.reader.begin()?.history(&self.range, self.next, HISTORY_EVENTS_MAX)?;
         self.next = page.next;
         Ok(page.events)
     }

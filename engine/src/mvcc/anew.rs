@@ -3,10 +3,11 @@
 use super::apply::Mvcc;
 use crate::error::Refusal;
 use crate::pager::root::Cluster;
-use crate::pager::{Paged, PagesMut};
+use crate::pager::{COUNT_MAX, Paged, PagesMut};
 
-/// The highest revision that a bump may lead to: as many again can follow before numbers run out.
-pub const REVISION_MAX: i64 = 1 << 62;
+/// The highest revision that a bump may lead to: as many again can follow before the page file takes no more.
+pub const REVISION_MAX: i64 = 1 << 61;
+const _: () = assert!(REVISION_MAX as u64 <= COUNT_MAX / 2);
 
 impl<P: PagesMut> Mvcc<P> {
     /// Makes the state that of a cluster yet to begin: keys, history, leases and the lease clock stay; members, who votes
@@ -14,7 +15,7 @@ impl<P: PagesMut> Mvcc<P> {
     /// before is compacted, so that no client sees a revision twice.
     ///
     /// # Errors
-    /// Outside the fault met; inside [`Refusal::FutureRevision`] for revisions that there cannot be.
+    /// Outside the fault met; inside [`Refusal::FutureRevision`] for a revision above [`REVISION_MAX`].
     pub fn begin_anew(&mut self, bump: Option<i64>) -> Paged<Result<(), Refusal>> {
         if let Some(by) = bump {
             let revision =

@@ -50,7 +50,7 @@ const BLOCKS_AT: usize = 344;
 const DIRECTORIES_AT: usize = 348;
 const REFS_AT: usize = 352;
 /// No transaction, checkpoint, index or revision comes so far: at a million a second it takes 146,000 years.
-const COUNT_MAX: u64 = 1 << 62;
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
 /// Where a directory or a block says which one it is.
 const INDEX_AT: usize = 24;
 

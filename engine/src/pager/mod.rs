@@ -56,6 +56,7 @@ use page::{ChildRef, Page, PageId, PageKind, RunRef, TreeId};
 
 pub(crate) use children::children;
 pub use file::{Durable, PagerNext, PagerOptions, PagerStats};
+pub(crate) use meta::COUNT_MAX;
 pub use meta::FORMAT_NUMBER;
 pub use opening::PagerOpened;
 pub use places::{fixed_pages_below, spare_pages_below};

@@ -141,7 +141,8 @@ pub fn lying_file(disk: &mut dyn Disk, path: &Path, owner: Option<[u8; 16]>) -> 
     run_named(disk, "close", path, Op::Close { file })?;
     let owner = match owner {
         Some(owner) => owner,
-        None => owner_in(path)?,
+        // reading it says why there is none
+        None => stored_owner(path)?.unwrap_or_default(),
     };
     let Found { meta, used: blocks, metas_damaged, .. } = read_all(disk, path, &owner, bytes)?;
     let map = disk.map(path).map_err(|source| Fault::Io {
@@ -158,8 +159,11 @@ pub fn lying_file(disk: &mut dyn Disk, path: &Path, owner: Option<[u8; 16]>) -> 
     Ok(LyingFile { stored, pages: FilePages::new(map, path.to_path_buf()), bytes, metas_damaged })
 }
 
-/// Whose file it is, as its newest whole meta says; zeros where none is whole (reading it says why).
-fn owner_in(path: &Path) -> Result<[u8; 16], Fault> {
+/// Whose file it is, as its newest whole meta says; `None` where none is whole.
+///
+/// # Errors
+/// It does not open.
+pub fn stored_owner(path: &Path) -> Result<Option<[u8; 16]>, Fault> {
     let io = |operation| {
         let path = path.to_path_buf();
         move |source| Fault::Io { operation, path, offset: 0, source }
@@ -174,7 +178,7 @@ fn owner_in(path: &Path) -> Result<[u8; 16], Fault> {
         };
         newest = newest.into_iter().chain(meta).max_by_key(|meta| meta.number);
     }
-    Ok(newest.map(|meta| meta.owner).unwrap_or_default())
+    Ok(newest.map(|meta| meta.owner))
 }
 
 /// Pages of a file that stays as it is, through its map.

@@ -64,7 +64,7 @@ use std::path::PathBuf;
 pub use ahead::SPACE_RETRY_US;
 pub use blocking::SharedDisk;
 pub use opening::Visit;
-pub use owner::owner_of;
+pub use owner::{is_begun, owner_of};
 pub use segment::FORMAT_NUMBER;
 pub use writer::Wal;
 

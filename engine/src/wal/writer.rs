@@ -653,6 +653,17 @@ impl Wal {
         if self.ahead.full() { Space::Reserve } else { Space::Ample }
     }
 
+    /// The fault of a log to which nothing can be written, because not even its first segment since opening finds room. It
+    /// goes on trying; whoever must have something written, and has nothing else to serve meanwhile, ends with this.
+    pub fn no_room(&self) -> Option<Fault> {
+        (self.unbegun() && self.ahead.full()).then(|| Fault::Io {
+            operation: "allocate",
+            path: self.options.dir.clone(),
+            offset: 0,
+            source: io::ErrorKind::StorageFull.into(),
+        })
+    }
+
     /// Largest entry this log takes, in bytes of its data; a larger one stops the log.
     pub fn entry_bytes_max(&self) -> u64 {
         self.options.entry_bytes_max

@@ -304,6 +304,26 @@ fn a_watch_begins_in_history_or_in_the_future_and_ends_with_the_database() {
 }
 
 #[test]
+fn after_the_end_a_watch_that_keeps_up_gets_what_is_left_and_one_that_is_behind_is_told() {
+    let dir = directory();
+    let db = open(dir.path());
+    db.put(put("k", "1")).unwrap();
+    drop(db);
+    let db = open(dir.path());
+    let mut keeps_up = db.watch(everything(), 3).unwrap();
+    let mut behind = db.watch(everything(), 2).unwrap();
+    db.put(put("k", "2")).unwrap();
+    db.close().unwrap();
+    let left = keeps_up.next_timeout(Duration::ZERO).unwrap().expect("it is in memory");
+    assert_eq!((left.revision, left.events.len()), (3, 1));
+    assert!(matches!(keeps_up.next_timeout(Duration::ZERO), Err(Error::Closed)));
+    // what it lacks lies in a directory that may be another database's by now
+    assert!(matches!(behind.next_timeout(Duration::ZERO), Err(Error::Closed)));
+    let again = open(dir.path());
+    assert_eq!(gather(again.watch(everything(), behind.next_revision()).unwrap(), 3).len(), 1);
+}
+
+#[test]
 fn a_lease_takes_its_keys_with_it_when_its_time_is_up_and_not_before() {
     let dir = directory();
     let db = open(dir.path());
@@ -409,6 +429,50 @@ fn a_copy_taken_while_writes_go_on_holds_all_that_came_before_it_and_lives_on() 
     let copy = open(&to);
     assert_eq!(copy.get("own").unwrap().unwrap().value, "life");
     assert_eq!(db.get("own").unwrap(), None);
+}
+
+/// The names in a directory, sorted.
+fn names(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_copy_that_was_not_finished_is_neither_opened_nor_copied_to() {
+    let dir = directory();
+    let db = open(dir.path());
+    for n in 0..300 {
+        db.put(put(format!("{n:03}"), vec![n as u8; 1_000])).unwrap();
+    }
+    db.checkpoint().unwrap();
+    let copies = directory();
+    let whole = copies.path().join("whole");
+    db.snapshot(&whole).unwrap();
+    assert_eq!(names(&whole), ["lock", "pages", "wal"]);
+    // every leaf there is rots in the file
+    let pages = dir.path().join("pages");
+    let mut bytes = std::fs::read(&pages).unwrap();
+    bytes.chunks_exact_mut(4_096).filter(|page| page[4] == 5).for_each(|leaf| leaf[2_000] ^= 1);
+    std::fs::write(&pages, bytes).unwrap();
+    let failed = copies.path().join("failed");
+    let fault = db.snapshot(&failed).expect_err("pages are damaged");
+    assert!(matches!(&fault, Error::Fault(fault) if matches!(**fault, Fault::Corrupt { .. })), "{fault}");
+    assert_eq!(names(&failed), ["lock", "unfinished"]);
+
+    // killed before there was more than the mark
+    let killed = copies.path().join("killed");
+    std::fs::create_dir(&killed).unwrap();
+    std::fs::write(killed.join("unfinished"), "").unwrap();
+    for (dir, there) in [(&failed, &["lock", "unfinished"][..]), (&killed, &["unfinished"])] {
+        let refused = Db::open(options(dir)).expect_err("it is not whole").to_string();
+        assert!(refused.contains("a copy that was not finished"), "{refused}");
+        let refused = db.snapshot(dir).expect_err("it is in the way").to_string();
+        assert!(refused.contains("remove the directory"), "{refused}");
+        assert_eq!(names(dir), there, "nothing is made there");
+    }
+    assert_eq!(all(&open(&whole)).count, 300);
 }
 
 #[test]

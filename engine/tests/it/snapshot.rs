@@ -5,10 +5,10 @@ use coffer_engine::check::{Damages, check_page_file, check_reached};
 use coffer_engine::command::*;
 use coffer_engine::disk::pwrite::PwriteDisk;
 use coffer_engine::disk::{Completion, Disk};
-use coffer_engine::error::Fault;
-use coffer_engine::mvcc::Mvcc;
+use coffer_engine::error::{Fault, Refusal};
 use coffer_engine::mvcc::hash::HashScan;
 use coffer_engine::mvcc::view::View;
+use coffer_engine::mvcc::{Mvcc, REVISION_MAX};
 use coffer_engine::pager::page::PAGE_BYTES;
 use coffer_engine::pager::{Pager, PagerOptions, Pages};
 use coffer_engine::snapshot::{Image, SnapshotReader};
@@ -448,5 +448,16 @@ fn revisions_that_there_cannot_be_are_refused() {
     let (_directory, path) = temporary();
     let mut rig = Rig::open(&path, OWNER).unwrap();
     rig.put("k", "v");
-    assert!(rig.mvcc.begin_anew(Some(i64::MAX)).unwrap().is_err());
+    let revision = rig.mvcc.view().state().unwrap().revision;
+    // 2^62 is the last one that a meta may tell, and none could follow
+    for by in [i64::MAX, (1 << 62) - revision, REVISION_MAX - revision + 1] {
+        assert_eq!(rig.mvcc.begin_anew(Some(by)).unwrap(), Err(Refusal::FutureRevision), "{by}");
+    }
+    rig.mvcc.begin_anew(Some(REVISION_MAX - revision)).unwrap().unwrap();
+    rig.checkpoint();
+    let mut rig = Rig::open(&path, OWNER).unwrap();
+    rig.put("k", "goes on");
+    rig.checkpoint();
+    let again = Rig::open(&path, OWNER).unwrap();
+    assert_eq!(again.mvcc.view().state().unwrap().revision, REVISION_MAX + 1);
 }

@@ -3,6 +3,7 @@
 use crate::support::{Solo, bootstrap, put};
 use coffer_engine::command::{Member, Stamped};
 use coffer_engine::disk::sim::SimDisk;
+use coffer_engine::error::Fault;
 use coffer_engine::store::{Store, StoreOptions};
 use coffer_engine::wal::{EntryKind, HardState, LogEntry, RecoveredBatch, Space, WalOptions};
 use coffer_raftlog::error::Error;
@@ -384,4 +385,23 @@ fn a_log_may_begin_with_entries_that_are_replaced_later() {
     let new = batch((2, 5), (8..=11).map(|index| entry(index, 2)).collect());
     let (after, base, last) = replay(10, 0, vec![old, new]).unwrap();
     assert_eq!((after.applied(), base, last), (10, 8, 11));
+}
+
+#[test]
+fn a_first_start_without_room_for_a_log_ends_and_one_with_room_for_a_single_segment_goes_on() {
+    let options = options(1);
+    let pages = SimDisk::new(1);
+    drop(Store::open(&mut pages.clone(), options.pages.clone(), 0).unwrap());
+    for (seed, room) in [(2, 0), (3, 8 << 10), (4, options.wal.segment_bytes_min - 1)] {
+        let disk = SimDisk::new(seed);
+        disk.set_capacity(Some(pages.used() + room));
+        let Err(Error::Fault(fault)) = recover_on(&disk, &options) else { panic!("{room}: it starts") };
+        let Fault::Io { operation: "allocate", path, source, .. } = &fault else { panic!("{room}: {fault}") };
+        assert_eq!((path.as_path(), source.kind()), (Path::new(LOG), std::io::ErrorKind::StorageFull));
+        disk.kill();
+        disk.set_capacity(Some(pages.used() + options.wal.segment_bytes_min));
+        let recovered = recover_on(&disk, &options).unwrap();
+        assert_eq!(recovered.store.applied(), 1, "{room}");
+        assert_eq!(recovered.wal.stats().segments_begun, 1, "{room}");
+    }
 }

@@ -10,14 +10,14 @@ use super::args::{Arguments, Command, Flag, Kind};
 use super::print::bytes_text;
 use super::progress::Progress;
 use super::{Failure, Outcome, one_word};
-use crate::member::directory::{PAGE_FILE_NAME, WAL_DIR_NAME};
+use crate::member::directory::{PAGE_FILE_NAME, WAL_DIR_NAME, is_same};
 use coffer_engine::check::{
     DAMAGE_MAX, Damages, PageFileReport, WalReport, check_page_file, check_tie, check_wal,
 };
 use coffer_engine::disk::{self, Disk, DiskIo};
 use coffer_engine::error::Fault;
 use coffer_engine::mvcc::view::{position, sizes};
-use coffer_engine::wal::{WalOptions, owner_of};
+use coffer_engine::wal::{WalOptions, is_begun, owner_of};
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 /// Exit code for damage.
 const DAMAGED: u8 = 1;
 /// Exit code for what could not be checked.
-const UNCHECKED: u8 = 2;
+pub(super) const UNCHECKED: u8 = 2;
 
 pub(super) static COMMAND: Command = Command {
     usage: "coffer check <data-dir> [flags]",
@@ -44,11 +44,19 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let directory = one_word(arguments, "check requires exactly one argument, the data directory")
         .map_err(|failure| Failure { code: UNCHECKED, ..failure })?;
     let directory = Path::new(directory);
-    let wal_dir = match arguments.text("wal-dir") {
-        "" => directory.join(WAL_DIR_NAME),
-        given => PathBuf::from(given),
-    };
+    if !directory.is_dir() {
+        return Err(unchecked(format!("{} is no directory", directory.display())));
+    }
     let _lock = lock(directory)?;
+    let (wal_dir, _wal_lock) = match arguments.text("wal-dir") {
+        "" => (directory.join(WAL_DIR_NAME), None),
+        given => {
+            let given = PathBuf::from(given);
+            // this process would find its own lock
+            let lock = if is_same(directory, &given) { None } else { lock(&given)? };
+            (given, lock)
+        }
+    };
     let mut disk = disk::open_disk(DiskIo::Sync).map_err(|error| unchecked(error.to_string()))?;
     let (report, damages) =
         look(disk.as_mut(), directory, &wal_dir).map_err(|fault| unchecked(fault.to_string()))?;
@@ -71,12 +79,9 @@ fn unchecked(text: String) -> Failure {
     Failure::new(UNCHECKED, text)
 }
 
-/// Keeps members out as long as it is held; makes no file. A directory without a lock file was never a member's since its
-/// last copy.
+/// Keeps members out of a directory as long as it is held; makes no file. One without a lock file was never a member's since
+/// its last copy.
 fn lock(directory: &Path) -> Result<Option<File>, Failure> {
-    if !directory.is_dir() {
-        return Err(unchecked(format!("{} is no directory", directory.display())));
-    }
     let path = directory.join("lock");
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -86,7 +91,7 @@ fn lock(directory: &Path) -> Result<Option<File>, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {
-            Err(unchecked(format!("data directory {} is in use by another process", directory.display())))
+            Err(unchecked(format!("directory {} is in use by another process", directory.display())))
         }
         Err(TryLockError::Error(error)) => Err(unchecked(format!("lock {}: {error}", path.display()))),
     }
@@ -95,11 +100,11 @@ fn lock(directory: &Path) -> Result<Option<File>, Failure> {
 /// Looks through all there is; what it found, in words.
 fn look(disk: &mut dyn Disk, directory: &Path, wal_dir: &Path) -> Result<(String, Damages), Fault> {
     let page_file = directory.join(PAGE_FILE_NAME);
-    let owner = owner_of(wal_dir)?;
+    let (begun, owner) = (is_begun(wal_dir), owner_of(wal_dir)?);
     let mut damages = Damages::default();
     let mut text = String::new();
-    if !page_file.exists() && owner.is_none() {
-        let reason = "neither a page file nor a log that can be read: no data directory of coffer".to_owned();
+    if !page_file.exists() && !begun {
+        let reason = "neither a page file nor a log: no data directory of coffer".to_owned();
         return Err(Fault::Unusable { path: directory.to_path_buf(), reason });
     }
     let progress = Progress::begin("checking pages");
@@ -118,12 +123,24 @@ fn look(disk: &mut dyn Disk, directory: &Path, wal_dir: &Path) -> Result<(String
     };
     drop(progress);
     let applied = file.as_ref().and_then(|file| file.root.as_ref()).map_or(0, |root| root.standing.applied);
-    let mut wal = WalReport { dir: wal_dir.to_path_buf(), ..WalReport::default() };
-    if let Some(owner) = owner {
-        let _working = Progress::begin_endless("checking the log");
-        wal = check_wal(disk, WalOptions::new(wal_dir.to_path_buf(), owner, 0), applied, &mut damages)?;
+    if !begun && applied == 0 && damages.count == 0 {
+        let wal_dir = wal_dir.display();
+        let reason = format!("there is no log in {wal_dir}; if it lies elsewhere, --wal-dir names the place");
+        return Err(Fault::Unusable { path: directory.to_path_buf(), reason });
     }
-    describe_wal(&mut text, &wal, owner);
+    let mut wal = WalReport { dir: wal_dir.to_path_buf(), ..WalReport::default() };
+    // a log of which no header can be read is checked as the page file's
+    let owner = owner.or(file.as_ref().and_then(|file| file.owner)).filter(|_| begun);
+    if begun {
+        let _working = Progress::begin_endless("checking the log");
+        let options = WalOptions::new(wal_dir.to_path_buf(), owner.unwrap_or_default(), 0);
+        wal = check_wal(disk, options, applied, &mut damages)?;
+        if owner.is_none() {
+            let text = "none of its headers can be read, and no page file says whose log it is";
+            damages.add(wal_dir, None, text);
+        }
+    }
+    describe_wal(&mut text, &wal, owner, begun);
     check_tie(&page_file, file.as_ref(), &wal, &mut damages);
     Ok((text, damages))
 }
@@ -180,10 +197,11 @@ fn describe_file(text: &mut String, file: &PageFileReport) {
     let _ = writeln!(text, "  versions       {checked}");
 }
 
-fn describe_wal(text: &mut String, wal: &WalReport, owner: Option<[u8; 16]>) {
+fn describe_wal(text: &mut String, wal: &WalReport, owner: Option<[u8; 16]>, begun: bool) {
     let _ = writeln!(text, "log              {}", wal.dir.display());
     let Some(owner) = owner else {
-        let _ = writeln!(text, "  owner          none: there is no log");
+        let why = if begun { "unknown" } else { "none: there is no log" };
+        let _ = writeln!(text, "  owner          {why}");
         return;
     };
     let both = u128::from_be_bytes(owner);

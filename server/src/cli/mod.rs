@@ -49,14 +49,17 @@ struct Sub {
     name: &'static str,
     command: &'static Command,
     run: fn(&Arguments) -> Outcome,
+    /// Exit code for flags that cannot be read.
+    bad_flags: u8,
 }
 
 const SNAPSHOT: &[Sub] = &[
-    Sub { name: "save", command: &save::COMMAND, run: save::run },
-    Sub { name: "status", command: &status::COMMAND, run: status::run },
-    Sub { name: "restore", command: &restore::COMMAND, run: restore::run },
+    Sub { name: "save", command: &save::COMMAND, run: save::run, bad_flags: FAILED },
+    Sub { name: "status", command: &status::COMMAND, run: status::run, bad_flags: FAILED },
+    Sub { name: "restore", command: &restore::COMMAND, run: restore::run, bad_flags: FAILED },
 ];
-const CHECK: Sub = Sub { name: "check", command: &check::COMMAND, run: check::run };
+const CHECK: Sub =
+    Sub { name: "check", command: &check::COMMAND, run: check::run, bad_flags: check::UNCHECKED };
 
 const SNAPSHOT_USAGE: &str = "\
 Manages snapshots of a member
@@ -116,7 +119,7 @@ fn execute(sub: &Sub, arguments: &[String]) -> ExitCode {
         }
         Err(Unread::Wrong(text)) => {
             eprintln!("Error: {text}\n{}", sub.command.help());
-            return ExitCode::from(FAILED);
+            return ExitCode::from(sub.bad_flags);
         }
     };
     outcome.unwrap_or_else(|failure| {

@@ -8,31 +8,28 @@
 
 use super::args::{Arguments, Command, Flag, Kind};
 use super::progress::Progress;
-use super::save::CHECKSUM_BYTES;
-use super::status::{check, failed, hash, open_disk};
-use super::{BAD_ARGUMENTS, FAILED, Failure, Outcome, go_list, one_word};
+use super::status::{check, check_checksum, failed, hash, open_disk};
+use super::{BAD_ARGUMENTS, FAILED, Failure, Outcome, one_word};
 use crate::config::{self, Config, LogConfig, LogFormat, LogLevel, LogOutput, Start};
 use crate::logging;
 use crate::member::directory::{PAGE_FILE_NAME, WAL_DIR_NAME};
 use crate::member::{first_members, identity};
 use coffer_engine::Micros;
+use coffer_engine::command::Member as MemberInfo;
 use coffer_engine::disk::Disk;
+use coffer_engine::mvcc::REVISION_MAX;
 use coffer_engine::snapshot::Image;
 use coffer_engine::store::{Store, StoreOptions};
 use coffer_engine::wal::{HardState, NewBatch, WalOptions};
 use coffer_raftlog::recovery::{self, Recovered, RecoveryOptions};
-use sha2::{Digest as _, Sha256};
 use std::fs::{DirBuilder, File};
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::Read as _;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 /// What is not finished has this name, or ends with it.
 const UNFINISHED: &str = "restoring";
-/// Bytes read at once for the checksum.
-const READ_BYTES: usize = 1 << 20;
 /// What the clock goes on by whenever it is asked: far, so that nothing waits for the time.
 const CLOCK_STEP_US: Micros = 1_000_000;
 /// What the first entry of a log, which is committed as it is made, leaves.
@@ -105,6 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let file = Path::new(one_word(arguments, "snapshot restore requires exactly one argument")?);
     let bump = bump(arguments)?;
     let config = config_of(arguments)?;
+    let owner = Owner::of(&config)?;
     let places = Places::of(&config)?;
     logging::init(&LogConfig {
         level: LogLevel::Info,
@@ -123,13 +121,17 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     say("restoring snapshot");
     let mut disk = open_disk()?;
     let image = Image::open(disk.as_mut(), file).map_err(failed)?;
+    check_bump(&image, bump)?;
     if !arguments.boolean("skip-hash-check") {
+        if !image.has_checksum() {
+            return Err(Failure::new(FAILED, "snapshot missing hash but --skip-hash-check=false"));
+        }
         check_checksum(&image, file)?;
     }
     check(&image)?;
     let staging = Staging::begin(&places)?;
-    make_page_file(disk.as_mut(), &image, &staging, &config, bump)?;
-    begin_log(disk.as_mut(), &staging, &config)?;
+    make_page_file(disk.as_mut(), &image, &staging, &owner, bump)?;
+    begin_log(disk.as_mut(), &staging, &config, owner)?;
     staging.finish(&places)?;
     say("restored snapshot");
     Ok(ExitCode::SUCCESS)
@@ -145,6 +147,18 @@ fn bump(arguments: &Arguments) -> Result<Option<i64>, Failure> {
         Failure::new(BAD_ARGUMENTS, format!("--bump-revision {by} is more than revisions can be"))
     })?;
     Ok((by > 0).then_some(by))
+}
+
+/// That the revisions after the bump leave room for many more.
+fn check_bump(image: &Image, bump: Option<i64>) -> Result<(), Failure> {
+    let (before, by) = (image.head().standing.revision, bump.unwrap_or(0));
+    if bump.is_none() || before.checked_add(by).is_some_and(|revision| revision <= REVISION_MAX) {
+        return Ok(());
+    }
+    let text = format!(
+        "--bump-revision {by}: the snapshot's revision is {before}, and a bump may lead to {REVISION_MAX} at most"
+    );
+    Err(Failure::new(BAD_ARGUMENTS, text))
 }
 
 /// What a member started with these flags would make of them.
@@ -163,7 +177,30 @@ fn config_of(arguments: &Arguments) -> Result<Config, Failure> {
     }
 }
 
-/// Where the data come to lie.
+/// Whose the data will be.
+struct Owner {
+    cluster_id: u64,
+    member_id: u64,
+    members: Vec<MemberInfo>,
+}
+
+impl Owner {
+    /// Who a member is that starts for the first time with these flags.
+    fn of(config: &Config) -> Result<Owner, Failure> {
+        let members = first_members(config).map_err(|text| Failure::new(FAILED, text))?;
+        Ok(Owner {
+            cluster_id: identity::cluster_id(members.iter().map(|member| member.id)),
+            member_id: identity::member_id(&config.peer_urls(), &config.initial_cluster_token),
+            members,
+        })
+    }
+
+    fn mark(&self) -> [u8; 16] {
+        recovery::owner(self.cluster_id, self.member_id)
+    }
+}
+
+/// Where the data come to lie, as absolute paths.
 struct Places {
     data_dir: PathBuf,
     wal_dir: PathBuf,
@@ -173,25 +210,45 @@ struct Places {
 
 impl Places {
     fn of(config: &Config) -> Result<Places, Failure> {
-        let data_dir = config.data_dir.clone();
+        let refused = |text: String| Err(Failure::new(FAILED, text));
+        let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+        let data_dir = resolved(&config.data_dir)?;
+        let wal_dir = config.wal_dir.as_deref().map(resolved).transpose()?;
+        if let Some(wal_dir) = &wal_dir {
+            // either is made and named as a whole, which takes that neither is a part of the other
+            if wal_dir.starts_with(&data_dir) {
+                let text = "--wal-dir inside --data-dir: leave it out, the log has a place of its own there";
+                return refused(text.to_owned());
+            }
+            if data_dir.starts_with(wal_dir) {
+                return refused("--data-dir inside --wal-dir: give each a directory of its own".to_owned());
+            }
+        }
         if !is_free(&data_dir) {
-            let text =
-                format!("data-dir {:?} not empty or could not be read", data_dir.display().to_string());
-            return Err(Failure::new(FAILED, text));
+            return refused(format!("data-dir {} not empty or could not be read", quoted(&config.data_dir)));
         }
-        let Some(wal_dir) = config.wal_dir.clone() else {
-            return Ok(Places { wal_dir: data_dir.join(WAL_DIR_NAME), data_dir, wal_inside: true });
-        };
-        if wal_dir.exists() {
-            let text = format!("wal-dir {:?} exists", wal_dir.display().to_string());
-            return Err(Failure::new(FAILED, text));
+        match (wal_dir, &config.wal_dir) {
+            (Some(wal_dir), Some(given)) if wal_dir.exists() => {
+                refused(format!("wal-dir {} exists", quoted(given)))
+            }
+            (Some(wal_dir), _) => Ok(Places { data_dir, wal_dir, wal_inside: false }),
+            (None, _) => Ok(Places { wal_dir: data_dir.join(WAL_DIR_NAME), data_dir, wal_inside: true }),
         }
-        if wal_dir.starts_with(&data_dir) {
-            let text = "--wal-dir inside --data-dir: leave it out, the log has a place of its own there";
-            return Err(Failure::new(FAILED, text));
-        }
-        Ok(Places { data_dir, wal_dir, wal_inside: false })
     }
+}
+
+/// The one absolute path of a directory that may not be there yet: without slashes at its end, `..` and links.
+fn resolved(path: &Path) -> Result<PathBuf, Failure> {
+    let failed = |error| io_failure("find", path, &error);
+    let absolute: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
+    let there = absolute.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    let missing = absolute.strip_prefix(there).unwrap_or(Path::new(""));
+    if missing.components().any(|part| part == Component::ParentDir) {
+        return Err(failed(std::io::ErrorKind::NotFound.into()));
+    }
+    let there = there.canonicalize().map_err(failed)?;
+    // joining nothing would put a slash there
+    Ok(there.components().chain(missing.components()).collect())
 }
 
 /// Whether nothing is there, or an empty directory.
@@ -200,37 +257,6 @@ fn is_free(path: &Path) -> bool {
         Ok(mut names) => names.next().is_none(),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
-}
-
-/// Checks the image against the SHA-256 behind it.
-fn check_checksum(image: &Image, path: &Path) -> Result<(), Failure> {
-    if !image.has_checksum() {
-        return Err(Failure::new(FAILED, "snapshot missing hash but --skip-hash-check=false"));
-    }
-    let progress = Progress::begin("checking the checksum");
-    let total = image.head().image_bytes();
-    let read = || -> std::io::Result<(Vec<u8>, [u8; CHECKSUM_BYTES])> {
-        let mut file = File::open(path)?;
-        let mut hash = Sha256::new();
-        let mut buf = vec![0; READ_BYTES];
-        let mut left = total;
-        while left > 0 {
-            let piece = READ_BYTES.min(usize::try_from(left).unwrap_or(READ_BYTES));
-            file.read_exact(&mut buf[..piece])?;
-            hash.update(&buf[..piece]);
-            left -= piece as u64;
-            progress.set(total - left, total);
-        }
-        let mut sum = [0; CHECKSUM_BYTES];
-        file.read_exact(&mut sum)?;
-        Ok((hash.finalize().to_vec(), sum))
-    };
-    let (computed, stored) = read().map_err(|error| io_failure("read", path, &error))?;
-    if computed != stored {
-        let text = format!("expected sha256 {}, got {}", go_list(&stored), go_list(&computed));
-        return Err(Failure::new(FAILED, text));
-    }
-    Ok(())
 }
 
 fn io_failure(operation: &str, path: &Path, error: &std::io::Error) -> Failure {
@@ -292,7 +318,7 @@ fn sync(directory: &Path) -> Result<(), Failure> {
 
 fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
     std::fs::rename(from, to).map_err(|error| io_failure("name", to, &error))?;
-    sync(&parent(to))
+    sync(parent(to))
 }
 
 fn unfinished(path: &Path) -> PathBuf {
@@ -302,17 +328,21 @@ fn unfinished(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn parent(path: &Path) -> PathBuf {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
+/// The directory in which a path's name stands.
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
 }
 
+/// Makes a directory that must not be there, and those above it, whose names are made durable; its own is not its last.
 fn make(path: &Path) -> Result<(), Failure> {
     let above = parent(path);
+    let missing = above.ancestors().position(Path::is_dir).unwrap_or(0);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&above)
-        .map_err(|error| io_failure("make", &above, &error))?;
+        .create(above)
+        .map_err(|error| io_failure("make", above, &error))?;
+    above.ancestors().skip(1).take(missing).try_for_each(sync)?;
     DirBuilder::new().mode(0o700).create(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::new(
             FAILED,
@@ -330,11 +360,11 @@ fn make_page_file(
     disk: &mut dyn Disk,
     image: &Image,
     staging: &Staging,
-    config: &Config,
+    owner: &Owner,
     bump: Option<i64>,
 ) -> Result<(), Failure> {
     let path = staging.data_dir.join(PAGE_FILE_NAME);
-    let owner = recovery::owner(cluster_id(config), member_id(config));
+    let owner = owner.mark();
     let progress = Progress::begin("restoring");
     let mut tell = |done, total| progress.set(done, total);
     image.write_page_file(&path, owner, &mut tell).map_err(failed)?;
@@ -350,6 +380,7 @@ fn make_page_file(
     drop(pinned);
     let before = store.reader().position().revision;
     let begun = store.begin_anew(bump).map_err(|fault| failed(*fault))?;
+    // looked at before, so that nothing is written for it
     begun.map_err(|refusal| Failure::new(FAILED, format!("--bump-revision: {refusal}")))?;
     if let Some(by) = bump {
         let revision = before + by;
@@ -386,20 +417,18 @@ fn make_durable(disk: &mut dyn Disk, store: &mut Store) -> Result<(), coffer_eng
 }
 
 /// Begins the log: its first entry names the new cluster.
-fn begin_log(disk: &mut dyn Disk, staging: &Staging, config: &Config) -> Result<(), Failure> {
-    let (cluster_id, member_id) = (cluster_id(config), member_id(config));
-    let salt = RandomState::new().hash_one(member_id);
-    let owner = recovery::owner(cluster_id, member_id);
+fn begin_log(disk: &mut dyn Disk, staging: &Staging, config: &Config, owner: Owner) -> Result<(), Failure> {
+    let salt = RandomState::new().hash_one(owner.member_id);
     let options = RecoveryOptions {
         wal: WalOptions {
             segment_bytes_min: config.wal_segment_bytes_min,
             segment_bytes_max: config.wal_segment_bytes_max,
-            ..WalOptions::new(staging.wal_dir.clone(), owner, salt)
+            ..WalOptions::new(staging.wal_dir.clone(), owner.mark(), salt)
         },
-        pages: StoreOptions::new(staging.data_dir.join(PAGE_FILE_NAME), owner),
-        cluster_id,
-        member_id,
-        bootstrap: first_members(config),
+        pages: StoreOptions::new(staging.data_dir.join(PAGE_FILE_NAME), owner.mark()),
+        cluster_id: owner.cluster_id,
+        member_id: owner.member_id,
+        bootstrap: owner.members,
         keep_bytes: 0,
     };
     let recovered = recovery::recover(disk, &options, &mut Clock::default().tell());
@@ -413,6 +442,9 @@ fn begin_log(disk: &mut dyn Disk, staging: &Staging, config: &Config) -> Result<
     let mut completions = Vec::new();
     while wal.durable() < sequence {
         wal.step(disk, clock.now()).map_err(failed)?;
+        if let Some(full) = wal.no_room() {
+            return Err(failed(full));
+        }
         disk.wait(Some(10_000));
         disk.poll(&mut completions);
         for completion in completions.drain(..) {
@@ -438,12 +470,4 @@ impl Clock {
     fn tell(mut self) -> impl FnMut() -> Micros {
         move || self.now()
     }
-}
-
-fn member_id(config: &Config) -> u64 {
-    identity::member_id(&config.peer_urls(), &config.initial_cluster_token)
-}
-
-fn cluster_id(config: &Config) -> u64 {
-    identity::cluster_id(first_members(config).iter().map(|member| member.id))
 }

@@ -3,7 +3,8 @@
 use super::args::{Arguments, Command, Flag, Kind};
 use super::print::{Form, Status};
 use super::progress::Progress;
-use super::{FAILED, Failure, Outcome, one_word};
+use super::save::CHECKSUM_BYTES;
+use super::{FAILED, Failure, Outcome, go_list, one_word};
 use coffer_engine::check::check_reached;
 use coffer_engine::disk::{self, Disk, DiskIo};
 use coffer_engine::error::{Fault, ReadError};
@@ -13,9 +14,14 @@ use coffer_engine::pager::Pages;
 use coffer_engine::pager::root::Root;
 use coffer_engine::snapshot::Image;
 use coffer_engine::store::HashKv;
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Bytes read at once for the checksum.
+const READ_BYTES: usize = 1 << 20;
 /// Versions hashed in one step.
 const HASH_STEP_VERSIONS: usize = 100_000;
 
@@ -48,6 +54,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut disk = open_disk()?;
     let image = Image::open(disk.as_mut(), Path::new(file)).map_err(failed)?;
     check(&image)?;
+    if image.has_checksum() {
+        check_checksum(&image, Path::new(file))?;
+    } else {
+        eprintln!("{file} has no SHA-256 at its end: only the checksums in it were checked");
+    }
     let status = Status {
         hash: hash(&image, image.root()).map_err(failed)?.hash,
         revision: image.head().standing.revision,
@@ -92,6 +103,35 @@ pub(super) fn check(image: &Image) -> Result<(), Failure> {
         FAILED,
         format!("snapshot file integrity check failed. {} errors found.\n{}", texts.len(), texts.join("\n")),
     ))
+}
+
+/// Checks an image against the SHA-256 behind it.
+pub(super) fn check_checksum(image: &Image, path: &Path) -> Result<(), Failure> {
+    let progress = Progress::begin("checking the checksum");
+    let total = image.head().image_bytes();
+    let read = || -> std::io::Result<(Vec<u8>, [u8; CHECKSUM_BYTES])> {
+        let mut file = File::open(path)?;
+        let mut hash = Sha256::new();
+        let mut buf = vec![0; READ_BYTES];
+        let mut left = total;
+        while left > 0 {
+            let piece = READ_BYTES.min(usize::try_from(left).unwrap_or(READ_BYTES));
+            file.read_exact(&mut buf[..piece])?;
+            hash.update(&buf[..piece]);
+            left -= piece as u64;
+            progress.set(total - left, total);
+        }
+        let mut sum = [0; CHECKSUM_BYTES];
+        file.read_exact(&mut sum)?;
+        Ok((hash.finalize().to_vec(), sum))
+    };
+    let (computed, stored) =
+        read().map_err(|error| Failure::new(FAILED, format!("read {}: {error}", path.display())))?;
+    if computed != stored {
+        let text = format!("expected sha256 {}, got {}", go_list(&stored), go_list(&computed));
+        return Err(Failure::new(FAILED, text));
+    }
+    Ok(())
 }
 
 /// HashKV of a root at its current revision.

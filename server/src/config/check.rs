@@ -66,7 +66,7 @@ pub(super) fn config(mut settings: Settings, origin: Origin) -> Result<Config, F
         "advertise-client-urls",
         "must be in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\"",
     )?;
-    let initial_cluster = initial_cluster(&settings, &name, &initial_advertise_peer_urls)?;
+    let initial_cluster = initial_cluster(&settings, &name, &initial_advertise_peer_urls);
     let (wal_segment_bytes_min, wal_segment_bytes_max) = segments(&settings)?;
     let mut config = Config {
         data_dir: data_dir(&mut settings, &name),
@@ -332,17 +332,18 @@ fn texts(urls: &[Url]) -> String {
     urls.iter().map(|url| url.text.as_str()).collect::<Vec<_>>().join(",")
 }
 
-/// Reads `--initial-cluster`; left out, it is this member at its advertised URLs.
+/// Reads `--initial-cluster`; left out, it is this member at its advertised URLs. What is wrong with it matters at a first
+/// start only: as with etcd, a member that has data may be started with flags that have changed since.
 fn initial_cluster(
     settings: &Settings,
     name: &str,
     advertised: &[Url],
-) -> Result<Vec<InitialMember>, Failure> {
+) -> Result<Vec<InitialMember>, String> {
     let text = settings.raw("initial-cluster");
     if text.is_empty() {
         return Ok(vec![InitialMember { name: name.to_owned(), peer_urls: advertised.to_vec() }]);
     }
-    let wrong = |error: String| unfit(format!("error setting up initial cluster: {error}"));
+    let wrong = |error: String| format!("error setting up initial cluster: {error}");
     let mut members: Vec<InitialMember> = Vec::new();
     for pair in value::list(&text) {
         let (member, address) =
@@ -358,20 +359,20 @@ fn initial_cluster(
         member.peer_urls.sort_by(|left, right| left.text.cmp(&right.text));
     }
     let Some(own) = members.iter().find(|member| member.name == name) else {
-        return Err(unfit(format!("couldn't find local name {name:?} in the initial cluster configuration")));
+        return Err(format!("couldn't find local name {name:?} in the initial cluster configuration"));
     };
     same_urls(name, &own.peer_urls, advertised)?;
     if members.len() > 1 {
-        return Err(unfit(format!(
+        return Err(format!(
             "--initial-cluster names {} members: a cluster has one member in this version",
             members.len()
-        )));
+        ));
     }
     Ok(members)
 }
 
 /// Both must name the same addresses. etcd resolves names for that; here "localhost" alone is known to be 127.0.0.1.
-fn same_urls(name: &str, initial: &[Url], advertised: &[Url]) -> Result<(), Failure> {
+fn same_urls(name: &str, initial: &[Url], advertised: &[Url]) -> Result<(), String> {
     let address = |url: &Url| {
         let host = if url.host == "localhost" { "127.0.0.1" } else { url.host.as_str() };
         (url.scheme, host.to_owned(), url.port)
@@ -381,21 +382,21 @@ fn same_urls(name: &str, initial: &[Url], advertised: &[Url]) -> Result<(), Fail
         |urls: &[&Url]| urls.iter().map(|url| format!("{name}={}", url.text)).collect::<Vec<_>>().join(",");
     let missing: Vec<&Url> = initial.iter().filter(|url| lacks(advertised, url)).collect();
     if !missing.is_empty() {
-        return Err(unfit(format!(
+        return Err(format!(
             "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
             tagged(&missing),
             texts(advertised)
-        )));
+        ));
     }
     let missing: Vec<&Url> = advertised.iter().filter(|url| lacks(initial, url)).collect();
     if !missing.is_empty() {
         let missing: Vec<&str> = missing.iter().map(|url| url.text.as_str()).collect();
         let initial: Vec<&Url> = initial.iter().collect();
-        return Err(unfit(format!(
+        return Err(format!(
             "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
             missing.join(","),
             tagged(&initial)
-        )));
+        ));
     }
     Ok(())
 }

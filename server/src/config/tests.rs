@@ -52,8 +52,9 @@ fn without_any_argument_a_member_of_its_own_cluster_listens_on_localhost() {
     assert_eq!(config.listen_client_urls[0].text, "http://localhost:2379");
     assert_eq!(config.client_urls(), ["http://localhost:2379"]);
     assert_eq!(config.peer_urls(), ["http://localhost:2380"]);
-    assert_eq!(config.initial_cluster.len(), 1);
-    assert_eq!(config.initial_cluster[0].peer_urls, config.initial_advertise_peer_urls);
+    let own =
+        InitialMember { name: "default".to_owned(), peer_urls: config.initial_advertise_peer_urls.clone() };
+    assert_eq!(config.initial_cluster, Ok(vec![own]));
     assert_eq!(config.quota_bytes, Some(2 * 1024 * 1024 * 1024));
     assert_eq!(config.max_request_bytes, 1_572_864);
     assert_eq!(config.grpc_receive_bytes_max(), 1_572_864 + 512 * 1024);
@@ -183,23 +184,6 @@ fn configurations_that_cannot_be_run_end_with_exit_code_1_and_their_reason() {
             "error parsing CompactionRetention: value out of range",
         ),
         (
-            "--initial-cluster=a=http://localhost:2380",
-            "couldn't find local name \"default\" in the initial cluster configuration",
-        ),
-        (
-            "--name=a --initial-cluster=a=http://h:1",
-            "--initial-cluster has a=http://h:1 but missing from --initial-advertise-peer-urls=http://localhost:2380",
-        ),
-        (
-            "--name=a --initial-cluster=a=http://h:1 --initial-advertise-peer-urls=http://h:1,http://h:2",
-            "--initial-advertise-peer-urls has http://h:2 but missing from --initial-cluster=a=http://h:1",
-        ),
-        ("--initial-cluster=x", "error setting up initial cluster: \"x\" has not the form \"name=url\""),
-        (
-            "--initial-cluster=default=http://localhost:2380,b=http://h:1",
-            "--initial-cluster names 2 members: a cluster has one member in this version",
-        ),
-        (
             "--listen-peer-urls=http://example.com:2380",
             "expected IP in URL for binding (http://example.com:2380)",
         ),
@@ -236,6 +220,35 @@ fn configurations_that_cannot_be_run_end_with_exit_code_1_and_their_reason() {
         assert_eq!(failure.exit_code, 1, "{line}");
         assert_eq!(failure.text, text, "{line}");
         assert_eq!(failure.line, Some((LogLevel::Warn, "failed to verify flags")), "{line}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_first_members_is_kept_for_a_first_start() {
+    for (line, text) in [
+        (
+            "--initial-cluster=a=http://localhost:2380",
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
+        (
+            "--name=a --initial-cluster=a=http://h:1",
+            "--initial-cluster has a=http://h:1 but missing from --initial-advertise-peer-urls=http://localhost:2380",
+        ),
+        (
+            "--name=a --initial-cluster=a=http://h:1 --initial-advertise-peer-urls=http://h:1,http://h:2",
+            "--initial-advertise-peer-urls has http://h:2 but missing from --initial-cluster=a=http://h:1",
+        ),
+        ("--initial-cluster=x", "error setting up initial cluster: \"x\" has not the form \"name=url\""),
+        (
+            "--initial-cluster=default=http://localhost:2380,b=http://h:1",
+            "--initial-cluster names 2 members: a cluster has one member in this version",
+        ),
+        (
+            "--initial-cluster=default=h:1",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: h:1",
+        ),
+    ] {
+        assert_eq!(config(line).initial_cluster, Err(text.to_owned()), "{line}");
     }
 }
 

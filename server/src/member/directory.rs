@@ -4,7 +4,7 @@
 //! <data-dir>/        0700
 //!   lock             held as long as a process uses the directory
 //!   pages            the page file
-//!   wal/             0700, the log's segments (or wherever --wal-dir says)
+//!   wal/             0700, the log's segments (or wherever --wal-dir says; then with a lock of its own)
 //! ```
 //!
 //! Rules kept here: one process at a time, told by the system's lock and so never stale after a crash; etcd's own data
@@ -66,8 +66,8 @@ pub struct DataDirectory {
     path: PathBuf,
     wal: PathBuf,
     fresh: bool,
-    /// The lock lives as long as the file is open.
-    _lock: File,
+    /// The locks live as long as the files are open: of the directory, and of a log that lies elsewhere.
+    _locks: Vec<File>,
 }
 
 impl DataDirectory {
@@ -82,10 +82,14 @@ impl DataDirectory {
         }
         let wal = config.wal_dir.clone().unwrap_or_else(|| path.join(WAL_DIR_NAME));
         make(&path)?;
-        let lock = lock(&path)?;
+        let mut locks = vec![lock(&path)?];
         make(&wal)?;
-        let fresh = std::fs::read_dir(&wal).is_ok_and(|mut files| files.next().is_none());
-        Ok(DataDirectory { path, wal, fresh, _lock: lock })
+        // Two data directories may name one log, and two members that write it lose what either acknowledged.
+        if config.wal_dir.is_some() && !is_same(&path, &wal) {
+            locks.push(lock(&wal)?);
+        }
+        let fresh = !coffer_engine::wal::is_begun(&wal);
+        Ok(DataDirectory { path, wal, fresh, _locks: locks })
     }
 
     /// The directory.
@@ -107,6 +111,12 @@ impl DataDirectory {
     pub fn wal_path(&self) -> &Path {
         &self.wal
     }
+}
+
+/// Whether both are names of one directory.
+pub fn is_same(left: &Path, right: &Path) -> bool {
+    let found = |path: &Path| std::fs::canonicalize(path).ok();
+    found(left).is_some_and(|left| Some(left) == found(right))
 }
 
 fn holds_etcd(path: &Path) -> bool {

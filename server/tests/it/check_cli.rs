@@ -255,6 +255,23 @@ fn what_cannot_be_restored_is_refused_and_leaves_nothing_behind() {
     );
     refused("backup.db", &["--foo"], 1, "unknown flag: --foo");
     refused("backup.db", &["more"], 128, "snapshot restore requires exactly one argument");
+    for by in ["4611686018427387904", "4611686018427387000", "9223372036854775807"] {
+        let bump = format!("--bump-revision={by}");
+        refused(
+            "backup.db",
+            &[&bump, "--mark-compacted"],
+            128,
+            "a bump may lead to 2305843009213693952 at most",
+        );
+    }
+    let inside = "--wal-dir inside --data-dir";
+    refused("backup.db", &["--wal-dir=new/log"], 1, inside);
+    refused("backup.db", &["--wal-dir=./x/../new/"], 1, "find ./x/../new/: ");
+    refused("backup.db", &["--data-dir=./v/data/", "--wal-dir=v//"], 1, "--data-dir inside --wal-dir");
+    std::fs::create_dir(directory.join("v")).unwrap();
+    refused("backup.db", &["--data-dir=v/data", "--wal-dir=v"], 1, "--data-dir inside --wal-dir");
+    refused("backup.db", &["--data-dir=v/../v", "--wal-dir=v/log"], 1, inside);
+    assert_eq!(std::fs::read_dir(directory.join("v")).unwrap().count(), 0);
 
     std::fs::create_dir(directory.join("taken")).unwrap();
     std::fs::write(directory.join("taken/file"), "mine").unwrap();
@@ -275,6 +292,38 @@ fn what_cannot_be_restored_is_refused_and_leaves_nothing_behind() {
     run(async {
         assert_eq!(Client::connect(&process.endpoint).await.get("last").await.as_deref(), Some("one"))
     });
+}
+
+#[test]
+fn a_log_may_be_restored_to_a_place_of_its_own_however_that_is_written() {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path();
+    save_one(directory);
+    std::fs::create_dir(directory.join("empty")).unwrap();
+    std::os::unix::fs::symlink("empty", directory.join("link")).unwrap();
+    for (data, wal, made) in [
+        ("new/data/", "./logs//of/m1///", ["new/data", "logs/of/m1"]),
+        ("link/", "link2/../logs/m2/.", ["empty", "logs/m2"]),
+    ] {
+        std::fs::create_dir_all(directory.join("link2")).unwrap();
+        let flags = [format!("--data-dir={data}"), format!("--wal-dir={wal}")];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(NAMED).collect();
+        let restore = [&["snapshot", "restore", "backup.db"], &flags[..]].concat();
+        let (code, _, err) = told(directory, &restore);
+        assert_eq!(code, 0, "{err}");
+        assert!(directory.join(made[0]).join("pages").exists());
+        assert!(directory.join(made[1]).join("0000000000000001.wal").exists());
+        let (code, out, err) = told(directory, &["check", data, flags[1]]);
+        assert_eq!(code, 0, "{out}{err}");
+        let process = Process::start(directory, &flags);
+        run(async {
+            let mut client = Client::connect(&process.endpoint).await;
+            assert_eq!(client.get("last").await.as_deref(), Some("one"));
+        });
+        process.end(SIGTERM);
+    }
+    let left = files(directory).into_keys().filter(|file| file.to_string_lossy().contains("restoring"));
+    assert_eq!(left.count(), 0);
 }
 
 #[test]
@@ -310,6 +359,15 @@ fn status_refuses_what_is_not_whole() {
     assert_eq!(status(&["nope"]), (1, "Error: stat nope: no such file or directory\n".to_owned()));
     let protobuf = status(&["backup.db", "-w", "protobuf"]);
     assert_eq!(protobuf, (4, "Error: protobuf not supported as output format\n".to_owned()));
+    let whole = std::fs::read(directory.join("backup.db")).unwrap();
+    std::fs::write(directory.join("no sum"), &whole[..whole.len() - 32]).unwrap();
+    let (code, err) = status(&["no sum"]);
+    assert!(code == 0 && err.starts_with("no sum has no SHA-256 at its end"), "{err}");
+    let sum = whole.len() as u64 - 1;
+    flip(&directory.join("backup.db"), sum);
+    let (code, err) = status(&["backup.db"]);
+    assert!(code == 1 && err.starts_with("Error: expected sha256 ["), "{err}");
+    flip(&directory.join("backup.db"), sum);
     flip(&directory.join("backup.db"), 4096 * 5 + 77);
     let (code, err) = status(&["backup.db"]);
     assert!(code == 1 && err.starts_with("Error: corrupt: file backup.db, offset 20480"), "{err}");
@@ -396,9 +454,76 @@ fn what_cannot_be_checked_is_told_apart_from_damage() {
     let temporary = tempfile::tempdir().unwrap();
     let directory = temporary.path();
     std::fs::create_dir(directory.join("empty")).unwrap();
-    for arguments in [&["check"][..], &["check", "absent"], &["check", "empty"], &["check", "a", "b"]] {
+    for arguments in [
+        &["check"][..],
+        &["check", "absent"],
+        &["check", "empty"],
+        &["check", "a", "b"],
+        &["check", "empty", "--bogus"],
+        &["check", "empty", "--wal-dir"],
+    ] {
         let (code, out, err) = told(directory, arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
         assert!(err.starts_with("Error: "), "{err}");
+    }
+}
+
+#[test]
+fn a_log_whose_only_header_is_damaged_is_checked_as_the_page_files() {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path();
+    let process = started(directory, "data");
+    run(async { Client::connect(&process.endpoint).await.put("k", "v").await });
+    process.end(SIGKILL);
+    let data = directory.join("data");
+    let (code, out, err) = told(directory, &["check", "data"]);
+    assert!(code == 0 && out.contains("entry 0 of term 0"), "the page file has nothing yet: {out}{err}");
+    let segment = files(&data.join("wal")).into_keys().next().unwrap();
+    let damaged = |says: &str| {
+        let (code, out, err) = told(directory, &["check", "data"]);
+        let line = out.lines().find(|line| line.starts_with("damage: ")).unwrap_or_default();
+        assert!(code == 1 && line.contains(says), "{out}{err}");
+    };
+    flip(&segment, 20);
+    damaged("0000000000000001.wal, offset 0: expected ");
+    // without a page file nobody says whose log it is
+    std::fs::rename(data.join("pages"), directory.join("pages")).unwrap();
+    damaged("data/wal: none of its headers can be read");
+    std::fs::rename(directory.join("pages"), data.join("pages")).unwrap();
+    flip(&segment, 20);
+
+    // a page file that holds nothing does not miss the log
+    std::fs::rename(data.join("wal"), directory.join("elsewhere")).unwrap();
+    for arguments in [&["check", "data"][..], &["check", "data", "--wal-dir=absent"]] {
+        let (code, out, err) = told(directory, arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains("there is no log in ") && err.contains("--wal-dir names the place"), "{err}");
+    }
+    let (code, out, err) = told(directory, &["check", "data", "--wal-dir=elsewhere"]);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[test]
+fn a_check_keeps_members_out_of_a_log_that_lies_elsewhere_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path();
+    for wal in ["log", "data", "data/wal"] {
+        let flags = format!("--wal-dir={wal}");
+        let process = Process::start(directory, &["--data-dir=data", &flags]);
+        run(async { Client::connect(&process.endpoint).await.put("k", "v").await });
+        process.end(SIGTERM);
+        let check = ["check", "data", &format!("--wal-dir=./{wal}")];
+        let (code, out, err) = told(directory, &check);
+        assert_eq!(code, 0, "{wal}: {out}{err}");
+        let lock = std::fs::File::open(directory.join(wal).join("lock")).unwrap();
+        lock.lock().unwrap();
+        let (code, out, err) = told(directory, &check);
+        assert_eq!((code, out.as_str()), (2, ""), "{wal}: {err}");
+        assert!(err.contains("in use by another process"), "{err}");
+        drop(lock);
+        std::fs::remove_file(directory.join(wal).join("lock")).unwrap();
+        let (code, out, err) = told(directory, &check);
+        assert_eq!(code, 0, "{wal}, without a lock file: {out}{err}");
+        std::fs::remove_dir_all(directory.join("data")).unwrap();
     }
 }

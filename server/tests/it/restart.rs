@@ -96,6 +96,44 @@ fn a_member_that_starts_again_is_who_its_log_says_whatever_its_flags_say_now() {
 }
 
 #[test]
+fn flags_of_a_first_start_that_do_not_fit_stop_a_first_start_only() {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path().join("data");
+    let cluster = "--initial-cluster=a=http://127.0.0.1:1";
+    let url = "--initial-advertise-peer-urls=http://127.0.0.1:1";
+    let other_url = "--initial-advertise-peer-urls=http://127.0.0.1:2";
+    let changed = [
+        (["--name=b", url, cluster], "couldn't find local name \"b\" in the initial cluster configuration"),
+        (["--name=a", other_url, cluster], "missing from --initial-advertise-peer-urls=http://127.0.0.1:2"),
+        (["--name=a", url, "--initial-cluster=a=http://127.0.0.1:1,b=http://127.0.0.1:2"], "names 2 members"),
+        (["--name=a", url, "--initial-cluster=a"], "error setting up initial cluster"),
+    ];
+    for (flags, says) in &changed {
+        let error = TestMember::start_on(&directory, flags).err().expect("there are no data");
+        assert!(matches!(&error, StartError::FirstStart(text) if text.contains(says)), "{error}");
+    }
+    let mut ids = Vec::new();
+    for flags in [["--name=a", url, cluster]].iter().chain(changed.iter().map(|(flags, _)| flags)) {
+        let mut member = TestMember::start_on(&directory, flags).expect("the member starts");
+        run(async {
+            let mut client = member.client().await;
+            client.put(&ids.len().to_string(), "there").await;
+            let all = client.range(range("\0", "\0")).await;
+            assert_eq!(all.count, ids.len() as i64 + 1, "{flags:?}");
+            let header = all.header.unwrap();
+            let members = client.cluster.member_list(pb::MemberListRequest { linearizable: true }).await;
+            let members = members.unwrap().into_inner().members;
+            assert_eq!(members.len(), 1, "{flags:?}");
+            assert_eq!(format!("--name={}", members[0].name), flags[0]);
+            assert_eq!(members[0].peer_ur_ls, ["http://127.0.0.1:1"], "{flags:?}");
+            ids.push((header.cluster_id, header.member_id, members[0].id));
+        });
+        member.stop();
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+#[test]
 fn a_directory_is_one_members_own() {
     let mut member = TestMember::start(&[]);
     let second = TestMember::start_on(member.directory(), &[]);
