@@ -131,7 +131,11 @@ impl<P: PagesMut> Mvcc<P> {
             };
             if !rises {
                 // the walk would never end
-                return Err(view.fault(TreeId::Revisions, "records in order", &format!("{:?}", record.revision)));
+                return Err(view.fault(
+                    TreeId::Revisions,
+                    "records in order",
+                    &format!("{:?}", record.revision),
+                ));
             }
             if record.revision.main > self.standing.compacted {
                 break;
@@ -213,15 +217,16 @@ impl<P: PagesMut> Mvcc<P> {
         let root = &mut self.trees[TreeId::Revisions.place()];
         let key = revision_key(revision);
         let mut value = Vec::new();
-        let change = |old: Option<&[u8]>, new: &mut Vec<u8>| match old.map(|old| Record::read_at(revision, old)) {
-            Some(Ok(record)) => {
-                let run = record.previous_body.and_then(|body| body.run);
-                Record { previous_body: None, ..record }.put(new);
-                (Action::Put, Ok(run))
-            }
-            Some(Err(malformed)) => (Action::Keep, Err(malformed)),
-            None => (Action::Keep, Ok(None)),
-        };
+        let change =
+            |old: Option<&[u8]>, new: &mut Vec<u8>| match old.map(|old| Record::read_at(revision, old)) {
+                Some(Ok(record)) => {
+                    let run = record.previous_body.and_then(|body| body.run);
+                    Record { previous_body: None, ..record }.put(new);
+                    (Action::Put, Ok(run))
+                }
+                Some(Err(malformed)) => (Action::Keep, Err(malformed)),
+                None => (Action::Keep, Ok(None)),
+            };
         let run = btree::upsert_with(&mut self.pages, TreeId::Revisions, root, &key, &mut value, change)?;
         if let Some(run) = self.view().read(TreeId::Revisions, run)? {
             self.pages.free_run(&run);

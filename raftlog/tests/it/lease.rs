@@ -142,7 +142,10 @@ fn one_life(seed: u64) -> (u64, bool) {
             }
             1..=3 => match solo.ask_when(|reply_to| Request::Renew { id: 5, reply_to }) {
                 (Outcome::Renewed { ttl: 0 }, at) => {
-                    assert!(at >= seen + ttl as u64 * SECOND, "seed {seed}: refused {at}, promised {ttl} s at {seen}");
+                    assert!(
+                        at >= seen + ttl as u64 * SECOND,
+                        "seed {seed}: refused {at}, promised {ttl} s at {seen}"
+                    );
                 }
                 (Outcome::Renewed { .. }, at) => seen = at,
                 other => panic!("answered {other:?}"),

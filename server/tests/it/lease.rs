@@ -90,7 +90,8 @@ fn renewals_on_one_stream_share_entries_and_are_answered_in_order() {
         let index = |status: tonic::Response<pb::StatusResponse>| status.into_inner().raft_applied_index;
         let before = index(client.maintenance.status(pb::StatusRequest {}).await.unwrap());
         let asked: Vec<i64> = (0..1_000).map(|n| 1 + n * 7 % 20).collect();
-        let stream = futures_util::stream::iter(asked.clone().into_iter().map(|id| pb::LeaseKeepAliveRequest { id }));
+        let stream =
+            futures_util::stream::iter(asked.clone().into_iter().map(|id| pb::LeaseKeepAliveRequest { id }));
         let mut replies = client.lease.lease_keep_alive(stream).await.unwrap().into_inner();
         let mut told = Vec::new();
         while let Some(reply) = soon(replies.message()).await.unwrap() {
