@@ -243,9 +243,10 @@ impl Reader<'_, '_> {
     /// No segment has a header: then there never was a log, or all of it is damaged. Further segments are allocated
     /// only after the first one was begun.
     fn check_never_begun_log(&mut self, blocks: &FirstBlocks) -> Result<(), Fault> {
-        if let Some((segment, (block, _))) = blocks.iter().find(|(segment, _)| **segment != 1) {
+        if let Some(segment) = blocks.keys().find(|segment| **segment != 1) {
             let expected = format!("segment 1 with its header, before segment {segment}");
-            return Err(self.corrupt(1, 0, expected, block.describe()));
+            let found = blocks.get(&1).map_or("no such file".to_string(), |(block, _)| block.describe());
+            return Err(self.corrupt(1, 0, expected, found));
         }
         self.check_unbegun(0, blocks)
     }

@@ -339,6 +339,10 @@ fn initial_cluster(
     name: &str,
     advertised: &[Url],
 ) -> Result<Vec<InitialMember>, String> {
+    if settings.raw("initial-cluster-state") == "existing" {
+        let reason = "joining a cluster is not supported in this version, a cluster has one member";
+        return Err(format!("--initial-cluster-state=existing cannot be honoured: {reason}"));
+    }
     let text = settings.raw("initial-cluster");
     if text.is_empty() {
         return Ok(vec![InitialMember { name: name.to_owned(), peer_urls: advertised.to_vec() }]);

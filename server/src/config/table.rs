@@ -208,7 +208,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Choice(&["new", "existing"]),
         "new",
         Clustering,
-        Refused("joining a cluster is not supported in this version, a cluster has one member"),
+        Effective,
         "Whether to form a cluster (new) or join one (existing).",
     ),
     flag(

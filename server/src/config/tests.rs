@@ -244,6 +244,11 @@ fn what_is_wrong_with_the_first_members_is_kept_for_a_first_start() {
             "--initial-cluster names 2 members: a cluster has one member in this version",
         ),
         (
+            "--initial-cluster-state=existing",
+            "--initial-cluster-state=existing cannot be honoured: joining a cluster is not supported in this version, \
+             a cluster has one member",
+        ),
+        (
             "--initial-cluster=default=h:1",
             "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: h:1",
         ),
@@ -270,7 +275,6 @@ fn what_would_weaken_security_durability_or_membership_is_refused() {
         "--peer-auto-tls",
         "--peer-crl-file=a",
         "--auth-token=jwt,sign-method=RS256",
-        "--initial-cluster-state=existing",
         "--discovery=http://x:1",
         "--discovery-token=a",
         "--discovery-endpoints=a",

@@ -107,6 +107,7 @@ fn flags_of_a_first_start_that_do_not_fit_stop_a_first_start_only() {
         (["--name=a", other_url, cluster], "missing from --initial-advertise-peer-urls=http://127.0.0.1:2"),
         (["--name=a", url, "--initial-cluster=a=http://127.0.0.1:1,b=http://127.0.0.1:2"], "names 2 members"),
         (["--name=a", url, "--initial-cluster=a"], "error setting up initial cluster"),
+        (["--name=a", url, "--initial-cluster-state=existing"], "joining a cluster is not supported"),
     ];
     for (flags, says) in &changed {
         let error = TestMember::start_on(&directory, flags).err().expect("there are no data");
