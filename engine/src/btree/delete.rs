@@ -1,9 +1,9 @@
 //! What shrinks: an entry goes, an empty page goes, a page with little in it takes from a neighbour or joins it.
 //!
-//! A page that a removal, or a shorter value, leaves less than a quarter full joins a neighbour if both together leave an eighth of a page
-//! free (so that the next entry does not divide it again); else entries move over until both have about the same. It
-//! stays as it is only where the new separator has no room in the parent, or where it has no neighbour: so pages below
-//! a quarter exist, but none is empty.
+//! A page that a removal, or a shorter value, leaves less than a quarter full joins a neighbour if both together leave an
+//! eighth of a page free (so that the next entry does not divide it again); else entries move over until both have about the
+//! same. It stays as it is only where the new separator has no room in the parent, or where it has no neighbour: so pages
+//! below a quarter exist, but none is empty.
 
 use super::edit::{self, Cells};
 use super::insert::{Divider, Outcome, OwnedField, divide};
