@@ -23,7 +23,9 @@ step_test() {
     PATH=$bin cargo test --profile ci
 }
 
+# The form of the source, and that every fault of scripts/planted.txt still fits it.
 step_fmt() {
+    scripts/planted.sh --match
     cargo fmt --all -- --check
     cargo fmt --manifest-path fuzz/Cargo.toml -- --check
     cargo fmt --manifest-path bench/peers/Cargo.toml -- --check

@@ -4,6 +4,7 @@
 #   scripts/planted.sh              every fault of scripts/planted.txt
 #   scripts/planted.sh --sample     those marked for CI
 #   scripts/planted.sh NAME ...     these
+#   scripts/planted.sh --match      plants none: says whether every expression still fits the source (a second)
 #
 # The form of scripts/planted.txt stands at its head. An expression must change exactly one line; the tests must build
 # and then fail. A fault that does not build, or that no test minds, fails this script: it would be a hole in the tests.
@@ -12,10 +13,49 @@ cd "$(dirname "$0")/.."
 root=$PWD
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target} CARGO_INCREMENTAL=0
 
-sample=0 names=()
+sample=0 match=0 names=()
 for arg in "$@"; do
-    if [[ $arg == --sample ]]; then sample=1; else names+=("$arg"); fi
+    case $arg in
+        --sample) sample=1 ;;
+        --match) match=1 ;;
+        *) names+=("$arg") ;;
+    esac
 done
+
+# Calls `$1 NAME WHEN FILE EXPRESSION PACKAGE FILTER` for every fault.
+each_fault() {
+    local word rest name when file expression package filter
+    while read -r word rest; do
+        case $word in
+            fault) read -r name when <<<"$rest" ;;
+            file) file=$rest ;;
+            sed) expression=$rest ;;
+            test)
+                read -r package filter <<<"$rest"
+                "$1" "$name" "$when" "$file" "$expression" "$package" "$filter" </dev/null
+                ;;
+        esac
+    done <scripts/planted.txt
+}
+
+# How many lines of a file an expression changes.
+changes() { # FILE EXPRESSION
+    sed "$2" "$1" | diff "$1" - | grep -c '^>' || true
+}
+
+# All of them first: one that no longer fits is found here, not after the quarter of an hour that the others take.
+misfits=()
+fits() { # NAME WHEN FILE EXPRESSION ...
+    local changed
+    changed=$(changes "$3" "$4")
+    ((changed == 1)) || misfits+=("planted $1: the expression changes $changed lines of $3, not one: mend it")
+}
+each_fault fits
+if ((${#misfits[@]})); then
+    printf '%s\n' "${misfits[@]}"
+    exit 1
+fi
+((!match)) || exit 0
 
 # Cargo puts a copy's binaries where this tree's stand. Nobody must take one with a fault in it for whole: they are removed,
 # and the next build puts this tree's there again.
@@ -38,16 +78,14 @@ wanted() { # NAME ci|long
 }
 
 tried=0 caught=0 missed=()
-plant() { # NAME FILE EXPRESSION PACKAGE FILTER
-    local name=$1 file=$2 expression=$3 package=$4 filter=$5 begun=$SECONDS verdict='' changed
+plant() { # NAME WHEN FILE EXPRESSION PACKAGE FILTER
+    local name=$1 file=$3 expression=$4 package=$5 filter=$6 begun=$SECONDS verdict=''
+    wanted "$name" "$2" || return 0
     local log=$CARGO_TARGET_DIR/planted/$name.log
     tried=$((tried + 1))
     cp "$tree/$file" "$tree/$file.whole"
     sed -i "$expression" "$tree/$file"
-    changed=$(diff "$tree/$file.whole" "$tree/$file" | grep -c '^>' || true)
-    if ((changed != 1)); then
-        verdict="the expression changes $changed lines, not one: mend it"
-    elif (cd "$tree" && ulimit -v 12000000 && timeout 900 cargo test --profile ci -p "$package" "$filter") >"$log" 2>&1; then
+    if (cd "$tree" && ulimit -v 12000000 && timeout 900 cargo test --profile ci -p "$package" "$filter") >"$log" 2>&1; then
         verdict="NOT CAUGHT by $package $filter"
     elif ! grep -qE '^test result: FAILED|^error: test failed' "$log"; then
         verdict="does not build, or hangs"
@@ -66,17 +104,7 @@ plant() { # NAME FILE EXPRESSION PACKAGE FILTER
     fi
 }
 
-while read -r word rest; do
-    case $word in
-        fault) read -r name when <<<"$rest" ;;
-        file) file=$rest ;;
-        sed) expression=$rest ;;
-        test)
-            read -r package filter <<<"$rest"
-            if wanted "$name" "$when"; then plant "$name" "$file" "$expression" "$package" "$filter" </dev/null; fi
-            ;;
-    esac
-done <scripts/planted.txt
+each_fault plant
 
 echo "planted $tried, caught $caught"
 if ((tried == 0 || ${#missed[@]})); then
