@@ -17,7 +17,7 @@ const CLOCK_WORDS: usize = 3;
 const BUCKETS: usize = 15;
 const WAL_WORDS: usize = BUCKETS + 3;
 const PAGES_AT: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
-const PAGE_WORDS: usize = 12;
+const PAGE_WORDS: usize = 13;
 const CHECKPOINTS_AT: usize = PAGES_AT + PAGE_WORDS;
 const WORDS: usize = CHECKPOINTS_AT + BUCKETS;
 /// Stands for a time or a limit that is not there.
@@ -77,6 +77,7 @@ impl Board {
             pages.scrub_pages,
             pages.scrub_damaged,
             pages.pages_read,
+            pages.rests,
         ];
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence + 1, Ordering::Relaxed);
@@ -156,6 +157,7 @@ impl Board {
             scrub_pages: word(9),
             scrub_damaged: word(10),
             pages_read: word(11),
+            rests: word(12),
         }
     }
 }

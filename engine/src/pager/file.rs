@@ -10,6 +10,7 @@
 //! | three eighths of it wait in memory |
 //! | [`PagerOptions::checkpoint_wal_bytes`] of log were written since the last one began |
 //! | [`PagerOptions::snapshot_entries`] entries were applied since the last one |
+//! | nothing was published for [`PagerOptions::rest_us`], and much memory is kept for changes (`rest`) |
 //! | the oldest change is [`PagerOptions::checkpoint_interval_us`] old (a second, while the disk or the log's is full: what was freed becomes reusable by it, and the log lets segments go) |
 //!
 //! Beyond [`PagerOptions::dirty_bytes`], pages are spilled: written to their places without a sync, while no checkpoint
@@ -49,6 +50,12 @@ const HASTENED_US: Micros = 1_000_000;
 const CUT_PAUSE_US: Micros = 20_000;
 /// How often memory is given back while nothing is published, in microseconds.
 const RECLAIM_US: Micros = 20_000;
+/// So long after a checkpoint its pages were given back, in microseconds.
+const RECLAIMED_US: Micros = 1_000_000;
+/// How long to wait before trying again to give back what is kept for changes, in microseconds.
+const REST_RETRY_US: Micros = 100_000;
+/// After so many changed pages a checkpoint is made for the sake of giving back what is kept for them.
+const REST_PAGES: u64 = 1_024;
 /// So long after what was kept for changes was given back, an allocator that waits before it gives memory back to the system is ready to.
 const BREATH_US: Micros = 2_000_000;
 /// It does so only while it is asked for more: so often, for so many bytes, which are not touched.
@@ -143,6 +150,8 @@ pub struct PagerStats {
     pub scrub_pages: u64,
     /// Damage it met, that of earlier rounds counted again.
     pub scrub_damaged: u64,
+    /// Times that memory kept for changes was given back, because none came.
+    pub rests: u64,
     /// Length of the file in bytes.
     pub file_bytes: u64,
     /// Bytes of pages that wait in memory to be written.
@@ -168,8 +177,12 @@ pub(super) struct PageFile {
     reclaim_at: Option<Micros>,
     /// The newest transaction that was published when this was looked at last.
     seen_tx: u64,
+    /// When that was seen first.
+    seen_at: Micros,
     /// When what is kept for changes is given back, if none comes.
     rest_at: Option<Micros>,
+    /// Pages written until that was done last.
+    rested_pages: u64,
     /// When the allocator is reminded of that.
     breath_at: Option<Micros>,
     /// Whether the log has room.
@@ -208,7 +221,9 @@ impl PageFile {
             hastened: false,
             reclaim_at: None,
             seen_tx: meta.root.tx,
+            seen_at: now,
             rest_at: None,
+            rested_pages: 0,
             breath_at: None,
             log_space: Space::Ample,
             chosen_wal_bytes: 0,
@@ -291,24 +306,35 @@ impl PageFile {
         self.reclaim_at = (0 < left && left < before).then_some(now + RECLAIM_US);
     }
 
-    /// A checkpoint has ended.
+    /// A checkpoint has ended. What it wrote is given back first, see [`PageFile::reclaim`].
     pub(super) fn ended(&mut self, now: Micros) {
-        self.rest_at = Some(now + self.options.rest_us);
+        let rest_us = self.options.rest_us;
+        self.rest_at = Some((now + rest_us.min(RECLAIMED_US)).max(self.seen_at + rest_us));
     }
 
-    /// After a time without changes, gives back what is kept for them. While not all is in the file this is left to the next
-    /// checkpoint's end.
+    /// After a time without changes, gives back what is kept for them. While the file is busy, as with being cut after a
+    /// checkpoint, it is tried again. While not all is in the file this is left to the next checkpoint's end, which comes soon
+    /// if much is kept: after a replay the last entries are applied only when they are known to be committed, and a page or
+    /// two that a checkpoint left out would hold all the rest until the next one by age.
     fn rest(&mut self, pager: &mut Pager, published: u64, now: Micros) {
         if published != self.seen_tx {
             self.seen_tx = published;
+            self.seen_at = now;
             self.rest_at = Some(now + self.options.rest_us);
             // whoever changes something again is not to wait for the allocator; it is reminded after the next rest
             self.breath_at = None;
         }
         if self.rest_at.is_some_and(|at| now >= at) {
-            self.rest_at = None;
             let rests = !self.is_busy() && pager.rest();
+            self.rest_at = self.is_busy().then_some(now + REST_RETRY_US);
             self.breath_at = rests.then_some(now + BREATH_US);
+            if rests {
+                self.stats.rests += 1;
+                self.rested_pages = self.out.pages;
+            } else if !self.is_busy() {
+                let waiting = pager.dirty_bytes() / PAGE_BYTES as u64;
+                self.hastened |= self.out.pages - self.rested_pages + waiting >= REST_PAGES;
+            }
         }
         if self.breath_at.is_some_and(|at| now >= at) {
             self.breath_at = None;

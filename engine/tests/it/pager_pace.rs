@@ -4,12 +4,13 @@
 use crate::pager_rig::{Rig, small_options};
 use coffer_engine::pager::PagerOptions;
 
-/// Bounds that only age meets.
+/// Bounds that only age meets; no rest meanwhile.
 fn by_age(interval_us: u64) -> PagerOptions {
     PagerOptions {
         dirty_bytes: 64 << 20,
         checkpoint_wal_bytes: 64 << 20,
         checkpoint_interval_us: interval_us,
+        rest_us: 10_000_000,
         ..small_options(1)
     }
 }
@@ -80,4 +81,52 @@ fn what_is_published_while_a_checkpoint_outlasts_the_interval_is_made_durable_by
         rig.settle();
         assert_eq!(rig.pager.durable().tx, rig.pager.published().tx, "published after {number} turns");
     }
+}
+
+#[test]
+fn memory_kept_for_changes_is_given_back_although_the_file_is_being_cut_when_it_is_time() {
+    // who may still reach the end is looked for every second: here it is let go after the fourth
+    let mut rig = Rig::new(1, PagerOptions { rest_us: 4_155_000, ..by_age(15_000) });
+    rig.fill(0..12_000, 900);
+    rig.settle();
+    rig.disk.set_latency(40_000, 40_000);
+    rig.remove_last(12_000);
+    rig.settle_until_durable();
+    let (from, before) = (rig.disk.now(), rig.pager.stats());
+    while !rig.pager.is_busy() {
+        assert!(rig.turn(), "it is cut when the checkpoint is done");
+    }
+    assert_eq!(rig.disk.now() - from, 4_020_000, "it is time while that goes on");
+    rig.settle();
+    let after = rig.pager.stats();
+    assert!(after.file_bytes < before.file_bytes);
+    assert_eq!((before.rests, after.rests), (1, 2));
+}
+
+#[test]
+fn memory_kept_for_many_changes_is_given_back_although_the_last_of_them_missed_the_checkpoint() {
+    let interval = 60_000_000;
+    let mut rig = Rig::new(1, PagerOptions { rest_us: 20_000, ..by_age(interval) });
+    let go_on = |rig: &mut Rig, us: u64| {
+        let until = rig.disk.now() + us;
+        while rig.disk.now() < until && rig.turn() {}
+    };
+    rig.fill(0..6_000, 900);
+    rig.pager.hasten_checkpoint();
+    let written = rig.pager.stats().pages_written;
+    while rig.pager.stats().pages_written == written {
+        assert!(rig.turn());
+    }
+    rig.fill(6_000..6_003, 20);
+    go_on(&mut rig, interval / 4);
+    assert_eq!((rig.pager.stats().checkpoints, rig.pager.stats().rests), (2, 1));
+    assert_eq!(rig.pager.stats().dirty_bytes, 0);
+
+    // few changes are worth no checkpoint of their own
+    rig.fill(6_003..6_006, 20);
+    go_on(&mut rig, interval / 4);
+    assert_eq!((rig.pager.stats().checkpoints, rig.pager.stats().rests), (2, 1));
+    assert!(rig.pager.stats().dirty_bytes > 0);
+    rig.settle();
+    assert_eq!((rig.pager.stats().checkpoints, rig.pager.stats().rests), (3, 2));
 }
