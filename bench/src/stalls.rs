@@ -22,6 +22,10 @@ const REPEATS_MAX: usize = 2;
 /// After what was written at full speed: it goes on to the medium for a while, and a run beside that is not quiet.
 const SETTLES: Duration = Duration::from_secs(20);
 
+/// So many that a stall of half a second leaves some for the requests that come meanwhile: else ranges wait for a client where
+/// only puts wait for the server.
+const OPEN_LOOP_CLIENTS: usize = 2_048;
+
 /// What to run.
 #[derive(Clone, Debug, Args)]
 pub struct StallOptions {
@@ -83,7 +87,13 @@ impl StallOptions {
     }
 
     fn open_loop(&self, meanwhile: Meanwhile, seed: u64) -> LoadOptions {
-        LoadOptions { rate: Some(self.rate), meanwhile, seed, ..self.load(Work::Mixed) }
+        LoadOptions {
+            rate: Some(self.rate),
+            meanwhile,
+            seed,
+            clients: OPEN_LOOP_CLIENTS,
+            ..self.load(Work::Mixed)
+        }
     }
 }
 
