@@ -202,11 +202,21 @@ mod tests {
         wal.write_us_buckets[0] = 1;
         wal.write_us_buckets[1] = 1;
         wal.write_us_buckets[14] = 1;
+        // all of them, and no two alike: each has a place of its own
         let pages = StoreStats {
             checkpoints: 2,
             checkpoint_us_sum: 30_000,
+            checkpoint_us_max: 3,
+            pages_written: 4,
+            bytes_written: 5,
+            pages_spilled: 6,
+            pages_read: 7,
+            scrub_rounds: 8,
+            scrub_pages: 9,
+            scrub_damaged: 10,
+            rests: 11,
+            file_bytes: 12,
             dirty_bytes: 8_192,
-            ..StoreStats::default()
         };
         let mut checkpoints = CheckpointBuckets::default();
         checkpoints[4] = 2;

@@ -50,7 +50,7 @@ const HASTENED_US: Micros = 1_000_000;
 const CUT_PAUSE_US: Micros = 20_000;
 /// How often memory is given back while nothing is published, in microseconds.
 const RECLAIM_US: Micros = 20_000;
-/// So long after a checkpoint its pages were given back, in microseconds.
+/// So long after a checkpoint's end the memory of the pages that it wrote has been given back, in microseconds.
 const RECLAIMED_US: Micros = 1_000_000;
 /// How long to wait before trying again to give back what is kept for changes, in microseconds.
 const REST_RETRY_US: Micros = 100_000;

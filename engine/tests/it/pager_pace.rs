@@ -1,5 +1,5 @@
 //! How a checkpoint shares the medium, and what follows it: pages evenly over the time there is, soon if somebody waits, and the
-//! next checkpoint without anybody's help.
+//! next checkpoint without anybody's help. And when the memory goes that is kept for changes.
 
 use crate::pager_rig::{Rig, small_options};
 use coffer_engine::pager::PagerOptions;
