@@ -301,6 +301,17 @@ impl Store {
         Ok(is_more)
     }
 
+    /// Versions that compaction has removed since this store was opened, tombstones included.
+    pub fn versions_removed(&self) -> u64 {
+        self.mvcc.versions_removed()
+    }
+
+    /// Whether compaction has hidden what it has not removed yet.
+    pub fn is_compacting(&self) -> bool {
+        let position = self.mvcc.position();
+        position.compaction_done != position.compacted
+    }
+
     /// When [`Store::compact_step`] may go on, if not at once. It has a pace, lest what it changes fill the memory and keep the
     /// medium from the log; it waits while much waits to be written, and while the log's own write is late. On a full disk it
     /// waits for nothing: it makes room.
@@ -505,6 +516,11 @@ impl StoreReader {
     /// Where the published state stands.
     pub fn position(&self) -> Position {
         view::position(&self.pager.read().root().standing)
+    }
+
+    /// Reads under way, of all readers of this store: each holds back the reuse of what it may look at.
+    pub fn reads_under_way(&self) -> usize {
+        self.pager.reads_under_way()
     }
 
     /// A range at the newest or an older revision.

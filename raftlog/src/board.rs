@@ -3,7 +3,7 @@
 //! One thread writes, any number read. A reader that meets a write under way, or finds that one happened while it
 //! read, reads again; it never holds the writer up.
 
-use crate::core::CheckpointBuckets;
+use crate::core::{CHECKPOINT_US_FIRST, COMPACTION_US_FIRST, Compactions, DurationBuckets};
 use crate::lease_clock::LeaseClock;
 use crate::node::{HistogramSnapshot, Status};
 use coffer_engine::Micros;
@@ -19,7 +19,8 @@ const WAL_WORDS: usize = BUCKETS + 3;
 const PAGES_AT: usize = STATUS_WORDS + CLOCK_WORDS + WAL_WORDS;
 const PAGE_WORDS: usize = 13;
 const CHECKPOINTS_AT: usize = PAGES_AT + PAGE_WORDS;
-const WORDS: usize = CHECKPOINTS_AT + BUCKETS;
+const COMPACTIONS_AT: usize = CHECKPOINTS_AT + BUCKETS;
+const WORDS: usize = COMPACTIONS_AT + 3 + BUCKETS;
 /// Stands for a time or a limit that is not there.
 const NONE: u64 = u64::MAX;
 
@@ -43,7 +44,8 @@ impl Board {
         clock: LeaseClock,
         wal: &WalStats,
         pages: &StoreStats,
-        checkpoints: &CheckpointBuckets,
+        checkpoints: &DurationBuckets,
+        compactions: &Compactions,
     ) {
         let (clock_ms, since, limit) = clock.parts();
         let head = [
@@ -79,12 +81,13 @@ impl Board {
             pages.pages_read,
             pages.rests,
         ];
+        let compacted = [compactions.versions, compactions.last.unwrap_or(NONE), compactions.us_sum];
+        let parts: [&[u64]; 6] =
+            [&head, &wal.write_us_buckets, &pages, checkpoints, &compacted, &compactions.us_buckets];
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence + 1, Ordering::Relaxed);
         fence(Ordering::Release);
-        for (word, value) in
-            self.words.iter().zip(head.iter().chain(&wal.write_us_buckets).chain(&pages).chain(checkpoints))
-        {
+        for (word, value) in self.words.iter().zip(parts.into_iter().flatten()) {
             word.store(*value, Ordering::Relaxed);
         }
         self.sequence.store(sequence + 2, Ordering::Release);
@@ -133,12 +136,26 @@ impl Board {
 
     pub(crate) fn wal_sync_seconds(&self) -> HistogramSnapshot {
         let words = self.read();
-        histogram(&words[STATUS_WORDS + CLOCK_WORDS + 3..PAGES_AT], words[15])
+        let buckets = &words[STATUS_WORDS + CLOCK_WORDS + 3..PAGES_AT];
+        histogram(buckets, CHECKPOINT_US_FIRST, words[15])
     }
 
     pub(crate) fn checkpoint_seconds(&self) -> HistogramSnapshot {
         let words = self.read();
-        histogram(&words[CHECKPOINTS_AT..], words[PAGES_AT + 1])
+        histogram(&words[CHECKPOINTS_AT..COMPACTIONS_AT], CHECKPOINT_US_FIRST, words[PAGES_AT + 1])
+    }
+
+    /// Versions that compactions removed, and when the last one was done.
+    pub(crate) fn compacted(&self) -> (u64, Option<Micros>) {
+        let words = self.read();
+        let last = words[COMPACTIONS_AT + 1];
+        (words[COMPACTIONS_AT], (last != NONE).then_some(last))
+    }
+
+    pub(crate) fn compaction_seconds(&self) -> HistogramSnapshot {
+        let words = self.read();
+        let buckets = &words[COMPACTIONS_AT + 3..];
+        histogram(buckets, COMPACTION_US_FIRST, words[COMPACTIONS_AT + 2])
     }
 
     pub(crate) fn page_stats(&self) -> StoreStats {
@@ -162,8 +179,8 @@ impl Board {
     }
 }
 
-/// A histogram of counts in buckets of 1 ms doubling each time.
-fn histogram(buckets: &[u64], sum_us: u64) -> HistogramSnapshot {
+/// A histogram of counts in buckets whose bound doubles each time.
+fn histogram(buckets: &[u64], first: Micros, sum_us: u64) -> HistogramSnapshot {
     let mut below = 0;
     let cumulative = buckets[..BUCKETS - 1]
         .iter()
@@ -173,7 +190,7 @@ fn histogram(buckets: &[u64], sum_us: u64) -> HistogramSnapshot {
         })
         .collect();
     HistogramSnapshot {
-        bounds: (0..BUCKETS - 1).map(|nth| 0.001 * f64::from(1u32 << nth)).collect(),
+        bounds: (0..BUCKETS - 1).map(|nth| (first << nth) as f64 / 1e6).collect(),
         cumulative,
         sum: sum_us as f64 / 1e6,
         count: buckets.iter().sum(),
@@ -218,9 +235,20 @@ mod tests {
             file_bytes: 12,
             dirty_bytes: 8_192,
         };
-        let mut checkpoints = CheckpointBuckets::default();
+        let mut checkpoints = DurationBuckets::default();
         checkpoints[4] = 2;
-        board.write(&status, clock, &wal, &pages, &checkpoints);
+        let mut compactions = Compactions::default();
+        board.write(&status, clock, &wal, &pages, &checkpoints, &compactions);
+        assert_eq!(board.compacted(), (0, None));
+        compactions = Compactions { versions: 21, last: Some(22), us_sum: 350_000, ..compactions };
+        compactions.us_buckets[1] = 1;
+        compactions.us_buckets[14] = 3;
+        board.write(&status, clock, &wal, &pages, &checkpoints, &compactions);
+        assert_eq!(board.compacted(), (21, Some(22)));
+        let histogram = board.compaction_seconds();
+        assert_eq!((histogram.count, histogram.sum), (4, 0.35));
+        assert_eq!(histogram.cumulative[..3], [0, 1, 1]);
+        assert_eq!((histogram.bounds[0], histogram.bounds[13]), (0.1, 819.2));
         assert_eq!(board.status(), status);
         assert_eq!(board.page_stats(), pages);
         let histogram = board.checkpoint_seconds();
@@ -235,7 +263,7 @@ mod tests {
         assert_eq!(histogram.cumulative[..3], [1, 2, 2]);
         assert_eq!(histogram.bounds.len(), 14);
         clock.set_running(true, 1_000_000);
-        board.write(&status, clock, &wal, &pages, &checkpoints);
+        board.write(&status, clock, &wal, &pages, &checkpoints, &compactions);
         assert_eq!(board.lease_clock_ms(1_250_000), 750);
     }
 
@@ -245,8 +273,9 @@ mod tests {
         let write = |n: u64| {
             let status = Status { term: n, commit: n, leases_expired: n, ..Status::default() };
             let clock = LeaseClock::standing_at(n);
-            let buckets = CheckpointBuckets::default();
-            board.write(&status, clock, &WalStats::default(), &StoreStats::default(), &buckets);
+            let (wal, pages) = (WalStats::default(), StoreStats::default());
+            let (buckets, compactions) = (DurationBuckets::default(), Compactions::default());
+            board.write(&status, clock, &wal, &pages, &buckets, &compactions);
         };
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..2)

@@ -83,8 +83,25 @@ pub struct CoreOptions {
 /// not do it again, and an idle member does not keep it in memory.
 const DIRTY_AT_START: u64 = 64;
 
-/// Durations of checkpoints: bucket `i` counts those of at most 1 ms x 2^i (not cumulative), the last one all longer ones.
-pub type CheckpointBuckets = [u64; 15];
+/// Durations: bucket `i` counts those of at most the first bound x 2^i (not cumulative), the last one all longer ones.
+pub type DurationBuckets = [u64; 15];
+/// The first bound for checkpoints.
+pub(crate) const CHECKPOINT_US_FIRST: Micros = 1_000;
+/// The first bound for compactions: etcd's.
+pub(crate) const COMPACTION_US_FIRST: Micros = 100_000;
+
+/// What compactions came to since this member started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compactions {
+    /// Versions removed, tombstones included.
+    pub versions: u64,
+    /// When the last one was done: nothing that it had hidden was left.
+    pub last: Option<Micros>,
+    /// How long they took, each from its command's applying; one that came while another went on counts with that.
+    pub us_buckets: DurationBuckets,
+    /// The sum of it.
+    pub us_sum: u64,
+}
 
 /// What a step wants done by whoever runs it.
 #[derive(Debug, Default)]
@@ -136,13 +153,16 @@ pub struct Core {
     lease_deadline_ms: Option<u64>,
     leases_expired: u64,
     compacting: bool,
+    /// The compaction under way is as old as that.
+    compaction_begun: Option<Micros>,
+    compactions: Compactions,
     /// The newest checkpoint that the log was told of.
     checkpoint: Durable,
     /// Bytes of log that were replayed when it was opened.
     replayed_bytes: u64,
     page_stats: StoreStats,
     ahead: Ahead,
-    checkpoint_us_buckets: CheckpointBuckets,
+    checkpoint_us_buckets: DurationBuckets,
     next_tick: Micros,
     was: Standing,
     leader_known: u64,
@@ -174,11 +194,13 @@ impl Core {
             lease_deadline_ms: store.next_lease_deadline_ms()?,
             leases_expired: 0,
             compacting: true,
+            compaction_begun: store.is_compacting().then_some(now),
+            compactions: Compactions::default(),
             checkpoint: Durable::default(),
             replayed_bytes: replayed.bytes,
             page_stats: store.stats(),
             ahead: Ahead::new(now),
-            checkpoint_us_buckets: CheckpointBuckets::default(),
+            checkpoint_us_buckets: DurationBuckets::default(),
             next_tick: now + options.heartbeat_us,
             was: Standing::default(),
             leader_known: 0,
@@ -214,9 +236,14 @@ impl Core {
         self.page_stats
     }
 
-    /// How long checkpoints took.
-    pub fn checkpoint_us_buckets(&self) -> &CheckpointBuckets {
+    /// How long checkpoints took; the first bound is 1 ms.
+    pub fn checkpoint_us_buckets(&self) -> &DurationBuckets {
         &self.checkpoint_us_buckets
+    }
+
+    /// What compactions came to; the first bound is 100 ms.
+    pub fn compactions(&self) -> &Compactions {
+        &self.compactions
     }
 
     /// The newest checkpoint: what it holds need not be in the log.
@@ -386,7 +413,7 @@ impl Core {
         let waits = if self.compacting { self.store.compaction_waits(now) } else { None };
         // Not between two slices: one of many would hold up all who wait behind it, and more come meanwhile.
         if self.compacting && waits.is_none() && self.to_apply.is_empty() {
-            self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
+            self.compact(now)?;
         }
         let pages = self.step_pages(disk, now)?;
         out.damage.extend(self.store.take_scrub_faults());
@@ -394,6 +421,22 @@ impl Core {
         let at_once = readies || !self.to_apply.is_empty() || compacts || self.may_handle_ready();
         let at = [self.wake_at(now), pages.at, waits].into_iter().flatten().min();
         Ok(Next { at_once: at_once || pages.at_once, at })
+    }
+
+    /// Goes on with what compaction has to remove.
+    fn compact(&mut self, now: Micros) -> Result<(), Error> {
+        self.compacting = self.store.compact_step(COMPACTION_BUDGET)?;
+        let compactions = &mut self.compactions;
+        compactions.versions = self.store.versions_removed();
+        if !self.compacting
+            && let Some(begun) = self.compaction_begun.take()
+        {
+            let took = now.saturating_sub(begun);
+            compactions.us_buckets[bucket(took, COMPACTION_US_FIRST)] += 1;
+            compactions.us_sum += took;
+            compactions.last = Some(now);
+        }
+        Ok(())
     }
 
     /// Lets the page file do its part, and tells the log what of it is durable.
@@ -410,9 +453,7 @@ impl Core {
         }
         if self.page_stats.checkpoints > before.checkpoints {
             let took = self.page_stats.checkpoint_us_sum - before.checkpoint_us_sum;
-            let last = self.checkpoint_us_buckets.len() - 1;
-            let bucket = (0..last).find(|bucket| took <= 1_000 << bucket).unwrap_or(last);
-            self.checkpoint_us_buckets[bucket] += 1;
+            self.checkpoint_us_buckets[bucket(took, CHECKPOINT_US_FIRST)] += 1;
             self.note_checkpoint();
         }
         Ok(next)
@@ -675,7 +716,10 @@ impl Core {
         if let Some(events) = &slice.published.events {
             self.answers.events(events);
         }
-        self.compacting |= slice.compacted;
+        if slice.compacted {
+            self.compacting = true;
+            self.compaction_begun.get_or_insert(now);
+        }
         self.driver.applied(slice.published.applied);
         self.clock.observe(self.store.lease_clock_ms(), now);
         self.rounds_under_way.applied(slice.published.applied);
@@ -740,6 +784,12 @@ impl Core {
         self.wal.step(disk, now)?;
         Ok(self.wal.closed() && !self.store.is_writing())
     }
+}
+
+/// The bucket of [`DurationBuckets`] that a duration belongs to.
+fn bucket(took: Micros, first: Micros) -> usize {
+    let last = DurationBuckets::default().len() - 1;
+    (0..last).find(|bucket| took <= first << bucket).unwrap_or(last)
 }
 
 fn bad_append(bad: BadAppend) -> Error {

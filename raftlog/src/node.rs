@@ -8,7 +8,7 @@ use coffer_engine::command::Member;
 use coffer_engine::store::{StoreReader, StoreStats};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,6 +180,23 @@ impl Node {
     /// How long checkpoints took, in buckets of 0.001 s doubling 14 times.
     pub fn checkpoint_seconds(&self) -> HistogramSnapshot {
         self.running.shared().board.checkpoint_seconds()
+    }
+
+    /// How long compactions took, in buckets of 0.1 s doubling 14 times: each from its command's applying until nothing is left of
+    /// what it hid.
+    pub fn compaction_seconds(&self) -> HistogramSnapshot {
+        self.running.shared().board.compaction_seconds()
+    }
+
+    /// Versions that compactions have removed since the start, tombstones included.
+    pub fn versions_removed(&self) -> u64 {
+        self.running.shared().board.compacted().0
+    }
+
+    /// When the last compaction was done, by the clock that was right at the start; `None` if none was since.
+    pub fn compacted_at(&self) -> Option<SystemTime> {
+        let shared = self.running.shared();
+        shared.begun_at.checked_add(Duration::from_micros(shared.board.compacted().1?))
     }
 
     /// Counters of the page file.

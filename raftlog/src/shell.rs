@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Requests that wait to be proposed: two rounds of more clients than a member serves well.
 const QUEUE_REQUESTS_MAX: usize = 8_192;
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     mailboxes: Vec<Arc<dyn Mailbox>>,
     waker: Waker,
     origin: Instant,
+    /// The same moment for people.
+    pub(crate) begun_at: SystemTime,
     pub(crate) board: Board,
     pub(crate) reader: StoreReader,
     pub(crate) io_description: String,
@@ -166,7 +168,8 @@ impl Shared {
 
     fn publish(&self, core: &Core) {
         let (wal, pages) = (core.wal().stats(), core.page_stats());
-        self.board.write(&core.status(), core.lease_clock(), wal, &pages, core.checkpoint_us_buckets());
+        let (checkpoints, compactions) = (core.checkpoint_us_buckets(), core.compactions());
+        self.board.write(&core.status(), core.lease_clock(), wal, &pages, checkpoints, compactions);
         self.reads_at_once.store(core.reads_at_once(), Ordering::Release);
     }
 }
@@ -250,7 +253,7 @@ struct Shell {
 impl Shell {
     #[allow(clippy::disallowed_methods, reason = "the shell is where the clock comes from")]
     fn open(options: &Options, mailboxes: Vec<Arc<dyn Mailbox>>) -> Result<Shell, Error> {
-        let origin = Instant::now();
+        let (origin, begun_at) = (Instant::now(), SystemTime::now());
         let choice = match options.wal_io {
             WalIo::Auto => DiskIo::Auto,
             WalIo::Uring => DiskIo::Uring,
@@ -311,6 +314,7 @@ impl Shell {
             mailboxes,
             waker: disk.waker(),
             origin,
+            begun_at,
             board: Board::new(),
             reader: core.reader(),
             io_description: disk.describe(),

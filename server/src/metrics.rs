@@ -30,7 +30,7 @@ use coffer_raftlog::recovery::Replayed;
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// What a member knows at the moment it is asked.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +53,14 @@ pub struct Observation {
     pub wal_bytes_written: u64,
     /// Durations of checkpoints.
     pub checkpoint_seconds: HistogramSnapshot,
+    /// Durations of compactions.
+    pub compaction_seconds: HistogramSnapshot,
+    /// When the last one was done.
+    pub compacted_at: Option<SystemTime>,
+    /// Versions removed by them.
+    pub versions_removed: u64,
+    /// Reads of the store under way.
+    pub reads_under_way: usize,
     /// Counters of the page file.
     pub pages: StoreStats,
     /// What of the log was applied again at the start.
@@ -112,8 +120,6 @@ pub struct Metrics {
     shards: Box<[Shard]>,
     client_versions: [OnceLock<String>; CLIENT_VERSIONS_MAX],
     health: families::HealthChecks,
-    /// Seconds since 1970, 0 before the first compaction.
-    compaction_last: AtomicU64,
     extensive: bool,
     gates: Vec<FeatureGate>,
     quota_bytes: Option<u64>,
@@ -142,7 +148,6 @@ impl Metrics {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             client_versions: [const { OnceLock::new() }; CLIENT_VERSIONS_MAX],
             health: families::HealthChecks::default(),
-            compaction_last: AtomicU64::new(0),
             extensive: config.metrics == MetricsLevel::Extensive,
             gates: config.feature_gates.clone(),
             quota_bytes: config.quota_bytes,
@@ -177,12 +182,6 @@ impl Metrics {
     /// Counts an observation, in the histogram's own unit.
     pub fn observe(&self, histogram: Histogram, value: f64) {
         self.shard().histograms[histogram as usize].observe(histogram, value);
-    }
-
-    /// Notes that a compaction was done just now.
-    pub fn compacted(&self) {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.compaction_last.store(since_1970.as_secs(), Ordering::Relaxed);
     }
 
     /// Counts a client's request by the version its client library names.

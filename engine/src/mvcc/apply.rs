@@ -26,6 +26,8 @@ pub struct Mvcc<P> {
     /// Where the walk of compaction began: what stands before it was left by earlier ones. Of a walk that is gone on with after
     /// opening, where it goes on; a few records more are then looked for in vain.
     pub(super) walk_begin: Revision,
+    /// Versions that compaction has removed since this state was opened.
+    pub(super) versions_removed: u64,
     /// Events not yet published.
     pub(super) events: Vec<Event>,
     /// Whether there are any: while a log is replayed nobody watches, and what a change replaced need not be read for it.
@@ -61,6 +63,7 @@ impl<P: PagesMut> Mvcc<P> {
             standing: Standing::default(),
             cluster: Arc::default(),
             walk_begin: Revision::default(),
+            versions_removed: 0,
             events: Vec::new(),
             tells: true,
             told: Told::default(),

@@ -83,6 +83,12 @@ impl<P: PagesMut> Mvcc<P> {
         Ok(false)
     }
 
+    /// Versions that compaction has removed since this state was opened: superseded ones, and tombstones. A version whose value
+    /// stands in its key's entry stays one.
+    pub fn versions_removed(&self) -> u64 {
+        self.versions_removed
+    }
+
     /// How much the walk has still to go over: revisions, or records where there are fewer, as below a revision that a restore has
     /// raised.
     pub fn compaction_left(&self) -> u64 {
@@ -165,7 +171,7 @@ impl<P: PagesMut> Mvcc<P> {
             self.drop_superseded(record.revision)?;
         } else if below && is_newest {
             // its entry goes on holding its value's run
-            let [key, _value, previous] = self.drop_record(record.revision)?;
+            let [key, _value, previous] = self.drop_record(record.revision)?.unwrap_or_default();
             for run in key.iter().chain(&previous) {
                 self.pages.free_run(run);
             }
@@ -193,7 +199,9 @@ impl<P: PagesMut> Mvcc<P> {
 
     /// Removes a record that is not live: no entry holds its value's run.
     fn drop_superseded(&mut self, revision: Revision) -> Paged<()> {
-        for run in self.drop_record(revision)?.into_iter().flatten() {
+        let Some(runs) = self.drop_record(revision)? else { return Ok(()) };
+        self.versions_removed += 1;
+        for run in runs.into_iter().flatten() {
             self.pages.free_run(&run);
         }
         Ok(())
@@ -235,14 +243,14 @@ impl<P: PagesMut> Mvcc<P> {
     }
 
     /// Removes a record if it is there; the runs it named.
-    fn drop_record(&mut self, revision: Revision) -> Paged<Runs> {
+    fn drop_record(&mut self, revision: Revision) -> Paged<Option<Runs>> {
         let root = &mut self.trees[TreeId::Revisions.place()];
         let key = revision_key(revision);
         let runs = btree::upsert(&mut self.pages, TreeId::Revisions, root, &key, |record, _| {
             match record.map(|value| runs_of(revision, value)) {
-                Some(Ok(runs)) => (Action::Remove, Ok(runs)),
+                Some(Ok(runs)) => (Action::Remove, Ok(Some(runs))),
                 Some(Err(malformed)) => (Action::Keep, Err(malformed)),
-                None => (Action::Keep, Ok(Runs::default())),
+                None => (Action::Keep, Ok(None)),
             }
         })?;
         self.view().read(TreeId::Revisions, runs)

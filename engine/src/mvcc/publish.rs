@@ -15,6 +15,7 @@ impl Mvcc<Pager> {
             trees: root.trees,
             standing: root.standing,
             walk_begin: root.standing.compaction_next,
+            versions_removed: 0,
             cluster: Arc::clone(&root.cluster),
             ..Mvcc::new(pager)
         };

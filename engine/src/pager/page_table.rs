@@ -82,6 +82,11 @@ impl PageTable {
         self.readers.next_home()
     }
 
+    /// Readers that are registered.
+    pub(super) fn readers_registered(&self) -> usize {
+        self.readers.count()
+    }
+
     /// Registers at the newest root.
     #[inline]
     pub(super) fn read(&self, home: usize) -> Registration<&PageTable> {

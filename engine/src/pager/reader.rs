@@ -40,6 +40,11 @@ impl PagerReader {
         self.table.map().map_or(0, MapPages::read)
     }
 
+    /// Readers that are registered, by whomever.
+    pub fn reads_under_way(&self) -> usize {
+        self.table.readers_registered()
+    }
+
     /// Registers at the newest root. Nothing here waits.
     #[inline]
     pub fn read(&self) -> ReadGuard<'_> {

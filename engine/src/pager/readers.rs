@@ -93,6 +93,12 @@ impl Readers {
         }
     }
 
+    /// How many are entered.
+    pub(super) fn count(&self) -> usize {
+        let in_slots = self.slots.iter().filter(|slot| slot.0.load(Ordering::Relaxed) != 0).count();
+        in_slots + self.others.lock().of.len()
+    }
+
     /// Fills `out` with the transactions that are read, in order, each once. A reader that is entering may stand there
     /// with an older one than it will read.
     pub(super) fn list(&self, out: &mut Vec<u64>) {

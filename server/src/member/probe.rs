@@ -33,6 +33,10 @@ impl Source for ThreadProbe {
             wal_sync_seconds: shared.node.wal_sync_seconds(),
             wal_bytes_written: shared.node.wal_bytes_written(),
             checkpoint_seconds: shared.node.checkpoint_seconds(),
+            compaction_seconds: shared.node.compaction_seconds(),
+            compacted_at: shared.node.compacted_at(),
+            versions_removed: shared.node.versions_removed(),
+            reads_under_way: shared.reader().reads_under_way(),
             pages: shared.node.page_stats(),
             replayed: shared.node.replayed(),
         }

@@ -7,6 +7,7 @@ use super::{CLIENT_VERSIONS_MAX, Histogram, Method, Metrics, Observation, Shard,
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use coffer_engine::command::AlarmKind;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 /// Checks of `/livez` and `/readyz`, by the type and name under which they are told.
 pub(super) const HEALTH_CHECKS: [(&str, &str); 5] = [
@@ -48,6 +49,7 @@ pub(super) fn render(metrics: &Metrics, now: &Observation) -> String {
     health(&mut page, metrics);
     agreement(&mut page, now);
     store(&mut page, now);
+    compaction(&mut page, now);
     page_file(&mut page, now);
     identity(&mut page, metrics, now);
     constants::add(&mut page);
@@ -78,9 +80,6 @@ fn counted(page: &mut Page, metrics: &Metrics) {
         let (cumulative, count) = totals.cumulative(row);
         page.histogram(row.name, row.help, &[], cumulative, totals.sum, count);
     }
-    let last = whole(metrics.compaction_last.load(Ordering::Relaxed));
-    let help = "When the last compaction was done, in seconds since 1970; 0 before the first.";
-    page.gauge("etcd_debugging_mvcc_db_compaction_last", help, &[], last);
     debug_assert_eq!(HISTOGRAMS.len(), Histogram::COUNT, "one row for each histogram");
     client_requests(page, metrics);
 }
@@ -258,6 +257,12 @@ fn store(page: &mut Page, now: &Observation) {
         &[],
         whole(sizes.in_use_bytes),
     );
+    page.gauge(
+        "etcd_mvcc_db_open_read_transactions",
+        "Reads under way that hold back the reuse of space.",
+        &[],
+        whole(now.reads_under_way as u64),
+    );
     page.gauge("etcd_debugging_mvcc_keys_total", "Keys.", &[], whole(sizes.keys));
     page.gauge(
         "etcd_debugging_mvcc_current_revision",
@@ -270,6 +275,30 @@ fn store(page: &mut Page, now: &Observation) {
         "The compaction revision, -1 before the first compaction.",
         &[],
         signed(now.position.compacted),
+    );
+}
+
+fn compaction(page: &mut Page, now: &Observation) {
+    page.counter(
+        "etcd_debugging_mvcc_db_compaction_keys_total",
+        "Versions removed by compaction.",
+        &[],
+        now.versions_removed,
+    );
+    let since_1970 = now.compacted_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let help =
+        "When the last compaction was done, in seconds since 1970; 0 before the first since the start.";
+    page.gauge("etcd_debugging_mvcc_db_compaction_last", help, &[], whole(since_1970.as_secs()));
+    // in milliseconds, unlike all others
+    let took = &now.compaction_seconds;
+    let bounds = took.bounds.iter().map(|bound| (bound * 1e3).round());
+    page.histogram(
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+        "Time from a compaction's applying until all that it hid is removed.",
+        &[],
+        bounds.zip(took.cumulative.iter().copied()),
+        took.sum * 1e3,
+        took.count,
     );
 }
 

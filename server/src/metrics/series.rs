@@ -43,7 +43,6 @@ rows! {
     Txns Counter "etcd_mvcc_txn_total" [] "Txns of more than one operation.";
     PutBytes Gauge "etcd_debugging_mvcc_total_put_size_in_bytes" [] "Bytes of keys and values put.";
     Events Counter "etcd_debugging_mvcc_events_total" [] "Events sent to watchers.";
-    CompactedKeys Counter "etcd_debugging_mvcc_db_compaction_keys_total" [] "Superseded versions removed by compaction.";
     LeasesGranted Counter "etcd_debugging_lease_granted_total" [] "Leases granted.";
     LeasesRenewed Counter "etcd_debugging_lease_renewed_total" [] "Renewals of leases.";
     LeasesRevoked Counter "etcd_debugging_lease_revoked_total" [] "Leases revoked by clients.";
@@ -69,7 +68,6 @@ rows! {
     SlowWatchers Gauge "etcd_debugging_mvcc_slow_watcher_total" [] "Watchers that are catching up from history.";
     WatchStreams Gauge "etcd_debugging_mvcc_watch_stream_total" [] "Watch streams.";
     PendingEvents Gauge "etcd_debugging_mvcc_pending_events_total" [] "Events waiting to be sent to watchers.";
-    OpenReads Gauge "etcd_mvcc_db_open_read_transactions" [] "Reads under way that hold back the reuse of space.";
     Defragments Gauge "etcd_disk_defrag_inflight" [] "Whether a defragmentation is under way.";
     MetricsInFlight Gauge "promhttp_metric_handler_requests_in_flight" [] "Answers of /metrics being made.";
 }
@@ -121,7 +119,6 @@ histograms! {
     HashSeconds "etcd_mvcc_hash_duration_seconds" 0.01 15 "Time to answer Hash.";
     SnapshotSeconds "etcd_disk_backend_snapshot_duration_seconds" 0.01 17 "Time to send a snapshot to a client.";
     DefragmentSeconds "etcd_disk_backend_defrag_duration_seconds" 0.1 13 "Time of a defragmentation.";
-    CompactionMillis "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" 100.0 14 "Time of a whole compaction.";
     CompactionPauseMillis "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" 1.0 13 "Time of one step of compaction.";
     WatchSendSeconds "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds" 0.001 14 "Time to hand the events of one watch response to its stream.";
     WatchSendPerEventSeconds "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds" 0.001 14 "The same, divided by the number of events.";

@@ -5,6 +5,7 @@ use crate::config::{Start, load};
 use coffer_engine::command::AlarmKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 use tonic::Code;
 
 /// What etcd 3.7.3 serves before its first request, with `--metrics=extensive`, by type.
@@ -324,6 +325,11 @@ fn what_the_member_knows_is_told_under_etcds_names() {
     now.checkpoint_seconds =
         HistogramSnapshot { bounds: vec![0.001], cumulative: vec![1], sum: 1.5, count: 2 };
     now.pages.dirty_bytes = 8_192;
+    now.compaction_seconds =
+        HistogramSnapshot { bounds: vec![0.1, 0.2], cumulative: vec![1, 3], sum: 0.5, count: 4 };
+    now.compacted_at = Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_900));
+    now.versions_removed = 77;
+    now.reads_under_way = 5;
     now.replayed.took_us = 1_500_000;
     now.alarms = vec![AlarmMember { member_id: 0xabc, alarm: AlarmKind::NoSpace }];
     let text = metrics(&["--quota-backend-bytes=53248"]).render(&At(now));
@@ -349,6 +355,12 @@ fn what_the_member_knows_is_told_under_etcds_names() {
         "etcd_disk_backend_commit_duration_seconds_bucket{le=\"0.001\"} 1",
         "etcd_disk_backend_commit_duration_seconds_count 2",
         "coffer_dirty_bytes 8192",
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_bucket{le=\"200\"} 3",
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_sum 500",
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count 4",
+        "etcd_debugging_mvcc_db_compaction_last 1700000000",
+        "etcd_debugging_mvcc_db_compaction_keys_total 77",
+        "etcd_mvcc_db_open_read_transactions 5",
         "coffer_open_seconds 1.5",
         "etcd_server_quota_backend_bytes 53248",
         "etcd_server_id{server_id=\"abc\"} 1",

@@ -1,6 +1,7 @@
 //! Giving up history.
 
-use crate::support::{TestMember, range, refusal, run, text};
+use crate::damage::metric;
+use crate::support::{TestMember, range, refusal, run, soon, text};
 use coffer_server::proto::etcdserverpb as pb;
 use tonic::Code;
 
@@ -23,6 +24,37 @@ fn below_the_compaction_nothing_can_be_read_and_at_it_everything() {
             (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision".to_owned());
         assert_eq!(refusal(client.compact(6).await), future);
         assert_eq!(refusal(client.kv.range(at(6)).await), future);
+    });
+    member.stop();
+}
+
+#[test]
+fn what_was_compacted_is_told_by_the_metrics() {
+    const REMOVED: &str = "etcd_debugging_mvcc_db_compaction_keys_total";
+    const TOOK: &str = "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count";
+    let mut member = TestMember::start(&[]);
+    run(async {
+        let mut client = member.client().await;
+        for (key, value) in [("k", "1"), ("k", "2"), ("k", "3"), ("deleted", "")] {
+            client.put(key, value).await;
+        }
+        client.delete("deleted").await;
+        client.put("e", "").await;
+        let told = |name| metric(&member.endpoint, name);
+        assert_eq!((told(REMOVED), told(TOOK)), (0, 0));
+        assert_eq!(told("etcd_debugging_mvcc_db_compaction_last"), 0);
+        let request = pb::CompactionRequest { revision: 7, physical: true };
+        client.kv.compact(request).await.unwrap();
+        // the answer may come a moment before the figures
+        soon(async {
+            while told(TOOK) != 1 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        // two versions of k, the deleted key's, and its tombstone
+        assert_eq!(told(REMOVED), 4);
+        assert!(told("etcd_debugging_mvcc_db_compaction_last") > 1_700_000_000);
     });
     member.stop();
 }
@@ -76,7 +108,7 @@ fn automatic_compaction_by_period_gives_up_what_is_older() {
         client.put("k", "1").await;
         client.put("k", "2").await;
         let old = pb::RangeRequest { revision: 2, ..range("k", "") };
-        crate::support::soon(async {
+        soon(async {
             loop {
                 client.put("other", "keeps the revision moving").await;
                 if client.kv.range(old.clone()).await.is_err() {

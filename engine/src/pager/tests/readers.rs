@@ -11,6 +11,7 @@ fn readers_beyond_the_slots_are_counted_too() {
     let mut list = Vec::new();
     readers.list(&mut list);
     assert_eq!(list, (0..all).collect::<Vec<_>>());
+    assert_eq!(readers.count() as u64, all);
     let last = places.pop().expect("one is there");
     assert!(matches!(last, Place::Other(_)));
     readers.change(&last, 5000);
@@ -22,5 +23,6 @@ fn readers_beyond_the_slots_are_counted_too() {
     }
     readers.list(&mut list);
     assert!(list.is_empty());
+    assert_eq!(readers.count(), 0);
     assert!(matches!(readers.enter(7, 1), Place::Slot(7)));
 }
