@@ -260,6 +260,7 @@ fn start_log(
         began,
         snapshots: Arc::new(Semaphore::new(SNAPSHOT_STREAMS_MAX)),
         hashes: Arc::new(Semaphore::new(HASHES_MAX)),
+        hashes_told: Mutex::default(),
         damage: Mutex::new(None),
         undelivered: Arc::default(),
     });

@@ -21,6 +21,7 @@ pub use pump::pump;
 
 use crate::config::Config;
 use crate::metrics::{Count, Metrics};
+use crate::rpc::hashes;
 use crate::rpc::status::Error;
 use crate::rpc::undelivered::Total;
 use crate::rpc::wire;
@@ -66,6 +67,8 @@ pub struct Shared {
     pub snapshots: Arc<Semaphore>,
     /// Places for hashes being taken.
     pub hashes: Arc<Semaphore>,
+    /// HashKV's last answers.
+    pub(crate) hashes_told: Mutex<hashes::Told>,
     /// What a read met last that it could not read, in words.
     pub damage: Mutex<Option<String>>,
     /// Answers that no client has taken yet.

@@ -166,9 +166,18 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let hash = self.hash_at(request.into_inner().revision).await?;
+        let revision = request.into_inner().revision;
+        let shared = &self.serving.shared;
+        let told = shared.hashes_told.lock().before_compaction(revision, &shared.reader().position());
+        let hash = match told {
+            Some(told) => told,
+            None => self.hash_at(revision).await?,
+        };
+        if told.is_none() {
+            shared.hashes_told.lock().keep(hash);
+        }
         Ok(Response::new(pb::HashKvResponse {
-            header: header(&self.serving.shared, hash.current_revision),
+            header: header(shared, hash.current_revision),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,

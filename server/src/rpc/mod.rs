@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`door`] | tells gRPC from HTTP, checks metadata and deadline, finds the service |
 //! | `hot` | the short way of Range, Put and Txn |
+//! | `hashes` | what HashKV told last |
 //! | `undelivered` | answers that no client has taken yet, and who waits for that |
 //! | `stream` | an HTTP/2 stream that goes the long way |
 //! | `body` | counts what comes in and goes out, ends streams at their deadline |
@@ -18,6 +19,7 @@ mod body;
 pub(crate) mod check;
 mod cluster;
 pub mod door;
+pub(crate) mod hashes;
 mod header;
 mod health;
 mod hot;

@@ -75,11 +75,20 @@ fn the_hash_at_a_revision_is_the_same_before_and_after_a_compaction_of_it() {
         };
         let now = hash(0).await;
         assert_eq!((now.hash_revision, now.compact_revision), (22, -1));
+        let before = hash(15).await;
+        assert_eq!(before.compact_revision, -1);
         client.compact(15).await.unwrap();
+        // told before it, it is told again, with the compaction that it was of
+        let again = hash(15).await;
+        assert_eq!((again.hash, again.compact_revision), (before.hash, -1));
+        assert_eq!((again.hash_revision, again.header.unwrap().revision), (15, 22));
         let after = hash(22).await;
         assert_eq!(after.compact_revision, 15);
         assert_eq!(hash(22).await.hash, after.hash);
-        let low = client.maintenance.hash_kv(pb::HashKvRequest { revision: 14 }).await;
+        // not told before
+        client.compact(17).await.unwrap();
+        assert_eq!(hash(17).await.compact_revision, 17);
+        let low = client.maintenance.hash_kv(pb::HashKvRequest { revision: 16 }).await;
         assert_eq!(refusal(low).0, Code::OutOfRange);
         let high = client.maintenance.hash_kv(pb::HashKvRequest { revision: 23 }).await;
         assert_eq!(refusal(high).0, Code::OutOfRange);
