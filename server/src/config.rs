@@ -17,6 +17,7 @@
 //!
 //! It leaves to others: opening, binding and creating anything.
 
+mod begin;
 mod check;
 mod file;
 mod flags;
@@ -310,6 +311,8 @@ pub struct Config {
     /// How long a stop may take until streams are cut.
     pub shutdown_timeout: Duration,
 
+    /// The configuration as it was read, for the line that a start begins with, by etcd's names.
+    pub begin: Vec<(&'static str, serde_json::Value)>,
     /// What to log once the log stands: warnings about flags, and the settings that came from the environment.
     pub notes: Vec<Note>,
 }

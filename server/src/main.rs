@@ -3,7 +3,7 @@
 //! 2 for arguments that cannot be read, 1 for a configuration that cannot be run and for a fault; a signal ends the
 //! process as that signal does, after an orderly stop, as etcd's ends.
 
-use coffer_server::config::{self, Config, Start};
+use coffer_server::config::{self, Config, LogLevel, Start};
 use coffer_server::logging;
 use coffer_server::member::Member;
 use std::os::linux::net::SocketAddrExt as _;
@@ -46,14 +46,7 @@ fn run(config: Config) -> ExitCode {
     if let Err(error) = coffer_engine::disk::name_bus_errors() {
         tracing::warn!(error = %error, "a page file cut short would end this process without a word");
     }
-    tracing::info!(
-        "etcd-version" = config::ETCD_VERSION,
-        "coffer-version" = config::COFFER_VERSION,
-        name = %config.name,
-        "data-dir" = %config.data_dir.display(),
-        "serving-threads" = config.serving_threads,
-        "starting coffer"
-    );
+    logging::say(LogLevel::Info, "starting an etcd server", config.begin.iter().cloned());
     let member = match Member::start(config, Box::new(end_by_fault)) {
         Ok(member) => member,
         Err(error) => {

@@ -1,5 +1,6 @@
 //! From settings to a [`Config`]: what fits together, and what is refused.
 
+use super::begin;
 use super::flags::{self, Flag};
 use super::settings::{Settings, unfit};
 use super::value;
@@ -123,8 +124,10 @@ pub(super) fn config(mut settings: Settings, origin: Origin) -> Result<Config, F
         snapshot_growth_bytes_max: settings.unsigned("snapshot-growth-bytes-max"),
         shutdown_timeout: duration(&settings, "shutdown-timeout")?,
         name,
+        begin: Vec::new(),
         notes: Vec::new(),
     };
+    config.begin = begin::fields(&settings, &config);
     remark(&mut settings, &config, origin);
     config.notes = settings.notes;
     Ok(config)
@@ -535,13 +538,29 @@ fn wal_io(settings: &Settings) -> WalIo {
     }
 }
 
+/// Flags that etcd will do without, and its words about them.
+const DEPRECATED: [(&str, &str); 2] = [
+    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.",
+    ),
+];
+
 /// What an operator should know about settings that are allowed.
 fn remark(settings: &mut Settings, config: &Config, origin: Origin) {
     let mut notes = Vec::new();
-    for name in ["max-snapshots", "v2-deprecation"] {
+    for (name, deprecated) in DEPRECATED {
         if settings.is_given(name) {
-            notes.push(warn(&format!("--{name} is deprecated and will be decommissioned in v3.8")));
+            notes.push(warn(deprecated));
         }
+    }
+    if settings.unsigned("bootstrap-defrag-threshold-megabytes") > 0 {
+        notes.push(Note {
+            level: NoteLevel::Info,
+            message: "Skipping defragmentation".to_owned(),
+            fields: vec![("reason", "pages move and the file is cut while the member runs".to_owned())],
+        });
     }
     if config.name == flags::find("name").map_or("", |flag: &Flag| flag.default) {
         notes.push(Note {

@@ -71,6 +71,47 @@ fn without_any_argument_a_member_of_its_own_cluster_listens_on_localhost() {
 }
 
 #[test]
+fn a_start_begins_with_the_configuration_under_etcds_names() {
+    let config = config(
+        "--name=m --snapshot-catchup-entries=1000 --v2-deprecation=gone --corrupt-check-time=90s --cors=http://a:1,http://b:2 \
+         --initial-cluster=m=http://localhost:2380 --bootstrap-defrag-threshold-megabytes=1000",
+    );
+    let told = |name| {
+        let mut fields = config.begin.iter().filter(|(field, _)| *field == name);
+        let (_, value) = fields.next().unwrap_or_else(|| panic!("{name} is not there"));
+        assert!(fields.next().is_none(), "{name} is there twice");
+        value.to_string()
+    };
+    for (name, value) in [
+        ("etcd-version", "\"3.7.3\""),
+        ("name", "\"m\""),
+        ("data-dir", "\"m.coffer\""),
+        ("force-new-cluster", "false"),
+        ("heartbeat-interval", "\"100ms\""),
+        ("election-timeout", "\"1s\""),
+        ("snapshot-catchup-entries", "1000"),
+        ("listen-client-urls", "[\"http://localhost:2379\"]"),
+        ("listen-metrics-urls", "[]"),
+        ("cors", "[\"http://a:1\",\"http://b:2\"]"),
+        ("host-whitelist", "[\"*\"]"),
+        ("initial-cluster", "\"m=http://localhost:2380\""),
+        ("quota-backend-bytes", "2147483648"),
+        ("corrupt-check-time-interval", "\"1m30s\""),
+        ("compact-check-time-interval", "\"1m0s\""),
+        ("auto-compaction-retention", "\"0\""),
+        ("max-learners", "1"),
+        ("v2-deprecation", "\"write-only\""),
+    ] {
+        assert_eq!(told(name), value, "{name}");
+    }
+    let unknown: Vec<_> = config.begin.iter().filter(|(_, value)| value.is_null()).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert!(config.notes.iter().any(|note| note.message == "Skipping defragmentation"));
+    let deprecated = "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.";
+    assert!(config.notes.iter().any(|note| note.message == deprecated));
+}
+
+#[test]
 fn arguments_are_read_by_the_rules_of_gos_flag_package() {
     for line in [
         "--max-txn-ops=7",
