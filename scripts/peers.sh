@@ -4,13 +4,14 @@
 #   scripts/peers.sh etcd     etcd, etcdctl, etcdutl
 #   scripts/peers.sh kube     kube-apiserver, kube-controller-manager, kubectl
 #   scripts/peers.sh probe    the gRPC client in scripts/session/probe
+#   scripts/peers.sh suite    etcd's own tests, for one member without TLS; their tree is beside the binaries
 #
 # The last line on stdout is the directory that holds the binaries; everything else goes to stderr.
 # Each result lives in $COFFER_PEERS/<name>-<version>/bin (default ~/.cache/coffer-peers) and is reused while it is there.
 # A build works in a directory of its own and is renamed when it is whole, so an interrupted one leaves nothing that could
 # be taken for a result; a lock makes a second caller wait for the first.
 #
-# Needs: go, and a Go module proxy. A first build takes about a minute for etcd and several for kube.
+# Needs: go, and a Go module proxy. A first build takes about a minute for etcd and for its tests, and several for kube.
 set -euo pipefail
 
 ETCD_VERSION=3.7.3
@@ -75,6 +76,43 @@ build_probe() {
     CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false -o "$work/bin/probe" . >&2
 }
 
+# etcd's tests, changed in what one member cannot be asked for: clusters of three, TLS between members, failpoints inside the server,
+# and the history read from etcd's own log (what clients saw is judged all the same).
+build_suite() {
+    local work=$1 own tests
+    own=$(cd "$work" && go mod download -json "go.etcd.io/etcd/tests/v3@v$ETCD_VERSION" | sed -n 's/^\t*"Dir": "\(.*\)",*$/\1/p')
+    [ -d "$own" ] || die "cannot fetch etcd's tests"
+    tests=$work/tests
+    cp -r "$own" "$tests"
+    chmod -R u+w "$tests"
+    cd "$tests"
+    sed -i -e '/^replace ($/,/^)$/d' -e '/^toolchain /d' go.mod
+    edit framework/e2e/cluster.go 's/ClusterSize: *3,/ClusterSize: 1,/'
+    edit framework/e2e/cluster.go 's/c\.ClusterSize = size/c.ClusterSize = min(size, 1)/'
+    edit framework/e2e/cluster.go 's/c\.IsPeerTLS = isPeerTLS/c.IsPeerTLS = false/'
+    edit framework/e2e/cluster.go 's/c\.IsPeerAutoTLS = isPeerAutoTLS/c.IsPeerAutoTLS = false/'
+    edit robustness/scenarios/scenarios.go 's/WithGoFailEnabled(true)/WithGoFailEnabled(false)/'
+    edit robustness/main_test.go 's/^\terr = r\.SaveEtcdData()$/\terr = nil/'
+    edit robustness/main_test.go 's/report\.PersistedRequestsCluster(lg, c)/[]model.EtcdRequest(nil), error(nil)/'
+    edit robustness/main_test.go 's,^\t"go\.etcd\.io/etcd/tests/v3/robustness/identity"$,&\n\t"go.etcd.io/etcd/tests/v3/robustness/model",'
+    # a history with many requests whose end nobody saw may take for ever to judge
+    edit robustness/main_test.go 's/5\*time\.Minute/time.Minute/'
+    edit robustness/main_test.go 's/^\terr = result\.Error()$/\tif s := result.Linearization.Status; s == validate.Timeout || s == validate.DeadlineExceeded {\n\t\tpanicked = false\n\t\tt.Skip("not judged in time")\n\t}\n&/'
+    local package
+    for package in common e2e robustness; do
+        say "building etcd's tests: $package"
+        go test -mod=mod -tags e2e -vet=off -c -o "$work/bin/$package.test" "./$package" >&2
+    done
+}
+
+# edit FILE EXPRESSION: it must change something
+edit() {
+    local before
+    before=$(sha256sum <"$1")
+    sed -i -e "$2" "$1"
+    [ "$before" != "$(sha256sum <"$1")" ] || die "etcd's tests: $2 fits nothing in $1"
+}
+
 go_language() { go env GOVERSION | sed -n 's/^go\([0-9]*\.[0-9]*\).*/\1.0/p'; }
 
 probe_version() {
@@ -85,7 +123,8 @@ case ${1:-} in
     etcd) version=$ETCD_VERSION ;;
     kube) version=$KUBE_VERSION ;;
     probe) version=$(probe_version) ;;
-    *) die "usage: scripts/peers.sh etcd|kube|probe" ;;
+    suite) version=$ETCD_VERSION ;;
+    *) die "usage: scripts/peers.sh etcd|kube|probe|suite" ;;
 esac
 name=$1
 target=$peers/$name-$version

@@ -8,6 +8,7 @@
 //! others made of it and stops. So it does at a change of members, which nothing can propose yet.
 
 use crate::error::Error;
+use crate::meter::Meter;
 use crate::storage::entry_bytes;
 use bytes::Bytes;
 use coffer_engine::command::{Applied, Command, Member, Stamped, TxnOp};
@@ -30,7 +31,8 @@ pub struct Slice {
 }
 
 /// Applies and publishes one slice from the front of `queue`, at most `entries_max`; `applied` is told of each entry (index,
-/// term, what its command gave; `None` for an entry without a command). Gives `None` if the queue is empty.
+/// term, what its command gave; `None` for an entry without a command), `meter` of each command. Gives `None` if the queue is
+/// empty.
 ///
 /// # Errors
 /// [`Error::Unusable`] names the entry that cannot be applied, [`Error::Fault`] what the store met while applying one;
@@ -39,10 +41,14 @@ pub fn apply_slice(
     store: &mut Store,
     queue: &mut VecDeque<Entry>,
     entries_max: usize,
+    mut meter: Option<&mut (dyn Meter + 'static)>,
     applied: &mut dyn FnMut(u64, u64, Option<Applied>),
 ) -> Result<Option<Slice>, Error> {
     if queue.is_empty() {
         return Ok(None);
+    }
+    if let Some(meter) = &mut meter {
+        meter.begin();
     }
     let mut compacted = false;
     let mut tx = store.begin();
@@ -53,13 +59,18 @@ pub fn apply_slice(
         }
         let Some(entry) = queue.pop_front() else { break };
         bytes += entry_bytes(&entry);
-        let outcome = apply_entry(&mut tx, &entry, &mut compacted)?;
+        let outcome = apply_entry(&mut tx, &entry, &mut compacted, &mut meter)?;
         applied(entry.index, entry.term, outcome);
     }
     Ok(Some(Slice { published: tx.publish(), compacted }))
 }
 
-fn apply_entry(tx: &mut WriteTx<'_>, entry: &Entry, compacted: &mut bool) -> Result<Option<Applied>, Error> {
+fn apply_entry(
+    tx: &mut WriteTx<'_>,
+    entry: &Entry,
+    compacted: &mut bool,
+    meter: &mut Option<&mut (dyn Meter + 'static)>,
+) -> Result<Option<Applied>, Error> {
     if entry.get_entry_type() != EntryType::EntryNormal {
         return Err(Error::Unusable(format!(
             "entry {} changes the cluster's members, which this version cannot do",
@@ -76,7 +87,11 @@ fn apply_entry(tx: &mut WriteTx<'_>, entry: &Entry, compacted: &mut bool) -> Res
         tx.set_conf_state(first_conf_state(members))?;
     }
     *compacted |= matches!(stamped.command, Command::Compact { .. });
-    Ok(Some(tx.apply(entry.index, entry.term, &stamped)?))
+    let applied = tx.apply(entry.index, entry.term, &stamped)?;
+    if let Some(meter) = meter {
+        meter.applied(entry.index, &stamped.command, applied.outcome.as_ref().err());
+    }
+    Ok(Some(applied))
 }
 
 /// Adds the keys that a command changes, as far as it names them one by one, to `keys`.

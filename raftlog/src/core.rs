@@ -21,6 +21,7 @@ use crate::applier::{self, SLICE_ENTRIES_MAX};
 use crate::driver::{Driver, DriverOptions, Standing};
 use crate::error::Error;
 use crate::lease_clock::{EXPIRIES_A_PASS_MAX, Expiry, LAG_MS_MAX, LeaseClock, UnderWay};
+use crate::meter::Meter;
 use crate::node::Status;
 use crate::proposal::{Busy, Outcome, Post, ReplyTo, Request};
 use crate::ready::ToPersist;
@@ -156,6 +157,7 @@ pub struct Core {
     /// The compaction under way is as old as that.
     compaction_begun: Option<Micros>,
     compactions: Compactions,
+    meter: Option<Box<dyn Meter>>,
     /// The newest checkpoint that the log was told of.
     checkpoint: Durable,
     /// Bytes of log that were replayed when it was opened.
@@ -196,6 +198,7 @@ impl Core {
             compacting: true,
             compaction_begun: store.is_compacting().then_some(now),
             compactions: Compactions::default(),
+            meter: None,
             checkpoint: Durable::default(),
             replayed_bytes: replayed.bytes,
             page_stats: store.stats(),
@@ -219,6 +222,11 @@ impl Core {
             core.store.hasten_checkpoint();
         }
         Ok(core)
+    }
+
+    /// Has what is applied from here on told to `meter`.
+    pub fn set_meter(&mut self, meter: Box<dyn Meter>) {
+        self.meter = Some(meter);
     }
 
     /// The store's reader.
@@ -701,14 +709,16 @@ impl Core {
         let leases_expired = &mut self.leases_expired;
         let (store, queue) = (&mut self.store, &mut self.to_apply);
         answers.begin_slice();
-        let slice = applier::apply_slice(store, queue, ANSWERED_TOGETHER_MAX, &mut |index, term, applied| {
-            let Some(asker) = slots.take(index, term, answers) else { return };
-            let Some(applied) = applied else { return };
-            if let (Asker::Expiry, Ok(Reply::LeaseExpire(true))) = (&asker, &applied.outcome) {
-                *leases_expired += 1;
-            }
-            answers.applied(asker, applied);
-        });
+        let meter = self.meter.as_deref_mut();
+        let slice =
+            applier::apply_slice(store, queue, ANSWERED_TOGETHER_MAX, meter, &mut |index, term, applied| {
+                let Some(asker) = slots.take(index, term, answers) else { return };
+                let Some(applied) = applied else { return };
+                if let (Asker::Expiry, Ok(Reply::LeaseExpire(true))) = (&asker, &applied.outcome) {
+                    *leases_expired += 1;
+                }
+                answers.applied(asker, applied);
+            });
         let Some(slice) = slice.inspect_err(|_| self.answers.take_back(Busy::Stopped))? else {
             return Ok(());
         };

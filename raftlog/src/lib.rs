@@ -15,6 +15,7 @@
 //! | [`transport`] | messages between members: envelope, bytes, validation |
 //! | [`applier`] | committed entries, in order, in slices, into the store |
 //! | `ahead` | pages that applying will touch, read while the log is written |
+//! | [`meter`] | how long applying takes, for who watches |
 //! | [`slots`] | who waits for which entry |
 //! | [`lease_clock`] | the engine's lease clock, which the leader runs on |
 //! | [`recovery`] | page file, then log: what must hold before `RawNode` exists |
@@ -29,6 +30,7 @@ pub mod core;
 pub mod driver;
 pub mod error;
 mod logging;
+pub mod meter;
 pub mod node;
 pub mod proposal;
 pub mod ready;

@@ -1,6 +1,7 @@
 //! A running member as the server sees it.
 
 use crate::error::Error;
+use crate::meter::ApplySeconds;
 use crate::proposal::{Busy, Mailbox, ReplyTo, Request};
 use crate::recovery::Replayed;
 use crate::shell::{self, Running};
@@ -54,6 +55,8 @@ pub struct Options {
     pub scrub_bytes_per_s: u64,
     /// Applied entries after which a checkpoint begins; `None`: only bytes and time begin one.
     pub snapshot_entries: Option<u64>,
+    /// A command that takes longer to be applied is warned about.
+    pub warn_apply_after: Duration,
     /// Applied entries that the log keeps for followers when a checkpoint holds them; a sole voter keeps none.
     pub catchup_entries: u64,
 }
@@ -197,6 +200,16 @@ impl Node {
     pub fn compacted_at(&self) -> Option<SystemTime> {
         let shared = self.running.shared();
         shared.begun_at.checked_add(Duration::from_micros(shared.board.compacted().1?))
+    }
+
+    /// How long commands took to be applied since the start.
+    pub fn apply_seconds(&self) -> Vec<ApplySeconds> {
+        self.running.shared().apply_times.told()
+    }
+
+    /// How many of them took longer than [`Options::warn_apply_after`].
+    pub fn slow_applies(&self) -> u64 {
+        self.running.shared().apply_times.slow()
     }
 
     /// Counters of the page file.

@@ -289,8 +289,14 @@ impl Replay {
             }
             self.replayed.entries += queue.len() as u64;
             self.replayed.bytes += bytes;
-            while applier::apply_slice(&mut self.store, &mut queue, SLICE_ENTRIES_MAX, &mut |_, _, _| {})?
-                .is_some()
+            while applier::apply_slice(
+                &mut self.store,
+                &mut queue,
+                SLICE_ENTRIES_MAX,
+                None,
+                &mut |_, _, _| {},
+            )?
+            .is_some()
             {}
             self.view.set_applied(at - 1);
         }

@@ -22,6 +22,7 @@ use crate::board::Board;
 use crate::core::{Core, CoreOptions, LOG_BYTES_MAX, Output, ROUND_BYTES_MAX};
 use crate::driver::DriverOptions;
 use crate::error::Error;
+use crate::meter::{ApplyTimes, Stopwatch};
 use crate::node::{Options, WalIo};
 use crate::proposal::{Busy, Mailbox, Outcome, Post, Request, request_bytes};
 use crate::recovery::{self, RecoveryOptions, Replayed};
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     /// The same moment for people.
     pub(crate) begun_at: SystemTime,
     pub(crate) board: Board,
+    pub(crate) apply_times: Arc<ApplyTimes>,
     pub(crate) reader: StoreReader,
     pub(crate) io_description: String,
     pub(crate) replayed: Replayed,
@@ -297,7 +299,9 @@ impl Shell {
             dirty_bytes: options.dirty_bytes,
             catchup_entries: options.catchup_entries,
         };
-        let core = Core::new(recovered, core_options, since(origin))?;
+        let mut core = Core::new(recovered, core_options, since(origin))?;
+        let apply_times = Arc::new(ApplyTimes::default());
+        core.set_meter(Box::new(Stopwatch::new(Arc::clone(&apply_times), options.warn_apply_after)));
         if !core.driver().standing().sole_voter {
             return Err(Error::Unusable("clusters of more than one member cannot be run yet".into()));
         }
@@ -316,6 +320,7 @@ impl Shell {
             origin,
             begun_at,
             board: Board::new(),
+            apply_times,
             reader: core.reader(),
             io_description: disk.describe(),
             replayed,

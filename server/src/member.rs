@@ -230,6 +230,7 @@ fn start_log(
         entry_bytes_max: (config.max_request_bytes as u64).saturating_add(ENTRY_OVERHEAD_BYTES),
         dirty_bytes: config.dirty_bytes,
         scrub_bytes_per_s: config.scrub_bytes_per_s,
+        warn_apply_after: config.warning_apply_duration,
         snapshot_entries: Some(config.snapshot_count).filter(|count| *count < SNAPSHOT_COUNT_EFFECTIVE_BELOW),
         catchup_entries: config.snapshot_catchup_entries,
     };

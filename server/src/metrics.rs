@@ -25,12 +25,13 @@ pub use series::{Count, Histogram, Level};
 use crate::config::{Config, FeatureGate, MetricsLevel};
 use coffer_engine::command::AlarmMember;
 use coffer_engine::store::{Position, Sizes, StoreStats};
+use coffer_raftlog::meter::ApplySeconds;
 use coffer_raftlog::node::{HistogramSnapshot, Status};
 use coffer_raftlog::recovery::Replayed;
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What a member knows at the moment it is asked.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,10 @@ pub struct Observation {
     pub compacted_at: Option<SystemTime>,
     /// Versions removed by them.
     pub versions_removed: u64,
+    /// Durations of commands' applying, by kind and outcome.
+    pub apply_seconds: Vec<ApplySeconds>,
+    /// How many of them took too long.
+    pub slow_applies: u64,
     /// Reads of the store under way.
     pub reads_under_way: usize,
     /// Counters of the page file.
@@ -98,6 +103,8 @@ struct Shard {
     counts: [AtomicU64; Count::COUNT],
     levels: [AtomicI64; Level::COUNT],
     histograms: [series::Buckets; Histogram::COUNT],
+    /// Ranges that failed, then successful ones.
+    ranges: [rpc::Durations<20>; 2],
     /// By kind, then by version; the last one is "other".
     client_requests: [[AtomicU64; CLIENT_VERSIONS_MAX + 1]; 2],
 }
@@ -109,6 +116,7 @@ impl Default for Shard {
             counts: Default::default(),
             levels: Default::default(),
             histograms: Default::default(),
+            ranges: Default::default(),
             client_requests: Default::default(),
         }
     }
@@ -182,6 +190,12 @@ impl Metrics {
     /// Counts an observation, in the histogram's own unit.
     pub fn observe(&self, histogram: Histogram, value: f64) {
         self.shard().histograms[histogram as usize].observe(histogram, value);
+    }
+
+    /// Counts a range that was read, or refused, in this time.
+    pub fn range(&self, succeeded: bool, took: Duration) {
+        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.shard().ranges[usize::from(succeeded)].observe(&rpc::RANGE_BOUNDS_NS, ns);
     }
 
     /// Counts a client's request by the version its client library names.

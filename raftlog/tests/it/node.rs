@@ -53,6 +53,7 @@ fn options(dir: &Path) -> Options {
         dirty_bytes: 64 << 20,
         scrub_bytes_per_s: 0,
         snapshot_entries: None,
+        warn_apply_after: Duration::from_millis(100),
         catchup_entries: 5_000,
     }
 }

@@ -23,7 +23,6 @@ const NO_DISCOVERY_EFFECT: &str = "discovery is not supported in this version";
 const NO_AUTH_EFFECT: &str = "authentication is not supported in this version";
 const NO_TRACING: &str = "distributed tracing is not supported in this version";
 const NO_V2: &str = "coffer has no v2 API";
-const NO_SLOW_APPLY_LOG: &str = "how long applying takes is not logged in this version";
 const OBSOLETE: &str = "it belongs to an older etcd and has no effect there either";
 
 const fn flag(
@@ -505,7 +504,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Duration,
         "100ms",
         Monitoring,
-        Warned(NO_SLOW_APPLY_LOG),
+        Effective,
         "Log requests whose applying takes longer.",
     ),
     flag("enable-distributed-tracing", Bool, "false", Monitoring, Warned(NO_TRACING), "Send traces."),

@@ -36,6 +36,8 @@ impl Source for ThreadProbe {
             compaction_seconds: shared.node.compaction_seconds(),
             compacted_at: shared.node.compacted_at(),
             versions_removed: shared.node.versions_removed(),
+            apply_seconds: shared.node.apply_seconds(),
+            slow_applies: shared.node.slow_applies(),
             reads_under_way: shared.reader().reads_under_way(),
             pages: shared.node.page_stats(),
             replayed: shared.node.replayed(),

@@ -1,7 +1,7 @@
 //! The families of `/metrics`: what was counted, what the member knows, what the kernel knows, and the constants.
 
 use super::exposition::{Page, signed, whole};
-use super::rpc::{CODE_NAMES, Durations, HANDLING_BOUNDS_NS, REQUEST_BOUNDS_NS};
+use super::rpc::{CODE_NAMES, Durations, HANDLING_BOUNDS_NS, RANGE_BOUNDS_NS, REQUEST_BOUNDS_NS};
 use super::series::{COUNTS, HISTOGRAMS, LEVELS, Totals};
 use super::{CLIENT_VERSIONS_MAX, Histogram, Method, Metrics, Observation, Shard, constants, process};
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
@@ -46,7 +46,9 @@ pub(super) fn render(metrics: &Metrics, now: &Observation) -> String {
     let mut page = Page::default();
     counted(&mut page, metrics);
     rpcs(&mut page, metrics);
+    ranges(&mut page, metrics);
     health(&mut page, metrics);
+    applying(&mut page, now);
     agreement(&mut page, now);
     store(&mut page, now);
     compaction(&mut page, now);
@@ -168,6 +170,30 @@ fn request_durations(page: &mut Page, metrics: &Metrics, method: Method) {
             page.histogram("etcd_server_request_duration_seconds", help, &labels, cumulative, sum, count);
         }
     }
+}
+
+fn ranges(page: &mut Page, metrics: &Metrics) {
+    for (success, success_name) in ["false", "true"].into_iter().enumerate() {
+        let parts = metrics.shards.iter().map(|shard| &shard.ranges[success]);
+        let (cumulative, sum, count) = durations(&RANGE_BOUNDS_NS, parts);
+        if count > 0 {
+            let labels = [("success", success_name)];
+            let help = "Time to read a range for a client, or to refuse it.";
+            page.histogram("etcd_server_range_duration_seconds", help, &labels, cumulative, sum, count);
+        }
+    }
+}
+
+fn applying(page: &mut Page, now: &Observation) {
+    for told in &now.apply_seconds {
+        let success = if told.success { "true" } else { "false" };
+        let labels = [("op", told.kind), ("success", success), ("version", "v3")];
+        let help = "Time to apply a command, by its kind; what is applied again at a start is not counted.";
+        let cumulative = told.cumulative.iter().copied();
+        page.histogram("etcd_server_apply_duration_seconds", help, &labels, cumulative, told.sum, told.count);
+    }
+    let help = "Commands whose applying took longer than --warning-apply-duration.";
+    page.counter("etcd_server_slow_apply_total", help, &[], now.slow_applies);
 }
 
 fn health(page: &mut Page, metrics: &Metrics) {

@@ -193,6 +193,17 @@ pub(super) const REQUEST_BOUNDS_NS: [u64; 14] = {
     bounds
 };
 
+/// etcd's bounds for ranges, 0.1 ms doubled each time.
+pub(super) const RANGE_BOUNDS_NS: [u64; 20] = {
+    let mut bounds = [100_000; 20];
+    let mut i = 1;
+    while i < bounds.len() {
+        bounds[i] = bounds[i - 1] * 2;
+        i += 1;
+    }
+    bounds
+};
+
 /// A histogram of durations; `counts[i]` are the observations above bound `i - 1` and not above bound `i`.
 #[derive(Debug)]
 pub(super) struct Durations<const N: usize> {
@@ -212,7 +223,7 @@ impl<const N: usize> Default for Durations<N> {
 }
 
 impl<const N: usize> Durations<N> {
-    fn observe(&self, bounds_ns: &[u64; N], ns: u64) {
+    pub(super) fn observe(&self, bounds_ns: &[u64; N], ns: u64) {
         let place = bounds_ns.partition_point(|bound| *bound < ns);
         self.counts.get(place).unwrap_or(&self.above).fetch_add(1, Ordering::Relaxed);
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);

@@ -54,7 +54,6 @@ rows! {
     KeepAliveSendFailures Counter "etcd_network_server_stream_failures_total" [("API", "lease-keepalive"), ("Type", "send")] "Client streams that failed.";
     SlowReadIndexes Counter "etcd_server_slow_read_indexes_total" [] "Linearizable reads that waited unusually long for their index.";
     ReadIndexesFailed Counter "etcd_server_read_indexes_failed_total" [] "Linearizable reads that got no index.";
-    SlowApplies Counter "etcd_server_slow_apply_total" [] "Requests whose applying took longer than --warning-apply-duration.";
     HealthSuccesses Counter "etcd_server_health_success" [] "Answers of /health that said healthy.";
     HealthFailures Counter "etcd_server_health_failures" [] "Answers of /health that said unhealthy.";
     ReadFaults Counter "coffer_read_faults_total" [] "Reads that failed because what they had to read is damaged.";

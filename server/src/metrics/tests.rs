@@ -145,6 +145,7 @@ const ETCD_NAMES: &[(&str, &str)] = &[
 /// What else it has once there was something to tell.
 const ETCD_LATER_NAMES: &[(&str, &str)] = &[
     ("etcd_server_client_requests_total", "counter"),
+    ("etcd_server_range_duration_seconds", "histogram"),
     ("etcd_server_healthcheck", "gauge"),
     ("etcd_server_healthchecks_total", "counter"),
     ("etcd_debugging_server_alarms", "gauge"),
@@ -188,6 +189,13 @@ fn observation() -> Observation {
     let mut now = Observation { member_id: 0xabc, ..Observation::default() };
     now.status.leader = 0xabc;
     now.position.compacted = -1;
+    now.apply_seconds = vec![ApplySeconds {
+        kind: "Put",
+        success: true,
+        cumulative: vec![(0.0001, 1), (0.0002, 3)],
+        sum: 0.5,
+        count: 4,
+    }];
     now
 }
 
@@ -206,8 +214,6 @@ fn every_name_that_etcd_serves_from_the_start_is_there_with_its_type() {
     let served = types(&text);
     for (name, kind) in ETCD_NAMES {
         match *name {
-            // Measured where requests are applied, which this version does not time.
-            "etcd_server_apply_duration_seconds" => continue,
             // Appears, as with etcd, with the first request; etcd has made some of its own by then.
             "etcd_server_request_duration_seconds" => continue,
             _ => assert_eq!(served.get(name), Some(kind), "{name}"),
@@ -329,6 +335,7 @@ fn what_the_member_knows_is_told_under_etcds_names() {
         HistogramSnapshot { bounds: vec![0.1, 0.2], cumulative: vec![1, 3], sum: 0.5, count: 4 };
     now.compacted_at = Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_900));
     now.versions_removed = 77;
+    now.slow_applies = 6;
     now.reads_under_way = 5;
     now.replayed.took_us = 1_500_000;
     now.alarms = vec![AlarmMember { member_id: 0xabc, alarm: AlarmKind::NoSpace }];
@@ -361,6 +368,9 @@ fn what_the_member_knows_is_told_under_etcds_names() {
         "etcd_debugging_mvcc_db_compaction_last 1700000000",
         "etcd_debugging_mvcc_db_compaction_keys_total 77",
         "etcd_mvcc_db_open_read_transactions 5",
+        "etcd_server_slow_apply_total 6",
+        "etcd_server_apply_duration_seconds_bucket{op=\"Put\",success=\"true\",version=\"v3\",le=\"0.0002\"} 3",
+        "etcd_server_apply_duration_seconds_count{op=\"Put\",success=\"true\",version=\"v3\"} 4",
         "coffer_open_seconds 1.5",
         "etcd_server_quota_backend_bytes 53248",
         "etcd_server_id{server_id=\"abc\"} 1",
@@ -371,6 +381,19 @@ fn what_the_member_knows_is_told_under_etcds_names() {
     ] {
         has(&text, line);
     }
+}
+
+#[test]
+fn ranges_are_told_by_their_outcome_once_there_was_one() {
+    let metrics = metrics(&[]);
+    let name = "etcd_server_range_duration_seconds";
+    assert!(!metrics.render(&At(observation())).contains(name));
+    metrics.range(true, Duration::from_micros(100));
+    metrics.range(true, Duration::from_micros(101));
+    let text = metrics.render(&At(observation()));
+    has(&text, &format!("{name}_bucket{{success=\"true\",le=\"0.0001\"}} 1"));
+    has(&text, &format!("{name}_bucket{{success=\"true\",le=\"0.0002\"}} 2"));
+    assert!(!text.contains("success=\"false\""));
 }
 
 #[test]

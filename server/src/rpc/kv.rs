@@ -17,7 +17,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use prost::Message as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 /// How often a physical compaction is looked after while somebody waits for it.
@@ -92,12 +92,18 @@ impl KvService {
             return AtOnce::Told(Err(error.into()));
         }
         let request = wire::range(request);
+        let began = Instant::now();
         let told = read::look_here(&self.serving, |reader| reader.range(&request));
-        AtOnce::Told(self.range_told(told))
+        AtOnce::Told(self.range_told(told, began))
     }
 
-    fn range_told(&self, told: Result<RangeReply, ReadError>) -> Result<pb::RangeResponse, Status> {
+    fn range_told(
+        &self,
+        told: Result<RangeReply, ReadError>,
+        began: Instant,
+    ) -> Result<pb::RangeResponse, Status> {
         let shared = &self.serving.shared;
+        shared.metrics.range(told.is_ok(), began.elapsed());
         let reply = told.map_err(|error| shared.read_error(error))?;
         self.count(Count::Ranges, 1);
         let revision = reply.current_revision;
@@ -228,10 +234,11 @@ impl Kv for KvService {
         }
         let request = wire::range(request);
         let short = read::is_short(self.serving.shared.reader(), &request);
+        let began = Instant::now();
         let told = read::look_while(&self.serving, short, move |reader, wanted| {
             reader.range_while(&request, true, wanted).transpose()
         });
-        self.range_told(told.await?).map(Response::new)
+        self.range_told(told.await?, began).map(Response::new)
     }
 
     type RangeStreamStream = BoxStream<'static, Result<pb::RangeStreamResponse, Status>>;

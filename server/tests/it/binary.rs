@@ -1,5 +1,6 @@
 //! The real binary: started with nothing but free ports, killed, told to stop.
 
+use crate::damage::metric;
 use crate::support::{Client, run};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
@@ -131,6 +132,29 @@ fn it_starts_without_being_told_anything_and_stops_as_told() {
         assert!(temporary.path().join("default.coffer").is_dir());
         assert_eq!(process.end(signal), Some(signal), "it dies by the signal, as etcd does");
     }
+}
+
+#[test]
+fn what_takes_long_to_be_applied_is_warned_about_and_counted() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut process = Process::start(temporary.path(), &["--warning-apply-duration=1ns"]);
+    run(async {
+        let mut client = Client::connect(&process.endpoint).await;
+        client.put("not told in the log", "v").await;
+        client.get("k").await;
+    });
+    let line = loop {
+        let line = process.wait_for("apply request took too long");
+        if line.contains("\"request\":\"Put\"") {
+            break line;
+        }
+    };
+    assert!(line.contains("\"expected-duration\":\"1ns\"") && !line.contains("not told"), "{line}");
+    assert!(metric(&process.endpoint, "etcd_server_slow_apply_total") >= 1);
+    let put = "etcd_server_apply_duration_seconds_count{op=\"Put\",success=\"true\",version=\"v3\"}";
+    assert_eq!(metric(&process.endpoint, put), 1);
+    assert_eq!(metric(&process.endpoint, "etcd_server_range_duration_seconds_count{success=\"true\"}"), 1);
+    assert_eq!(process.end(SIGTERM), Some(SIGTERM));
 }
 
 #[test]

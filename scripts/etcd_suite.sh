@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# etcd's own tests against coffer, those that one member without TLS and users can be asked for: commands of etcdctl (common), whole
+# processes (e2e), and random traffic with kill -9 whose history must be linearizable (robustness).
+#
+#   scripts/etcd_suite.sh [--rounds 1] [--only common|e2e|robustness]
+#
+# COFFER_BIN   the server (default target/ci/coffer)
+# --rounds     of robustness: four kinds of traffic each, about 15 s
+#
+# Needs what scripts/peers.sh etcd and suite build. etcd's tests take the ports 2379, 2380 and 20000 to 20014 of this machine.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+bin=$(realpath "${COFFER_BIN:-$here/../target/ci/coffer}")
+rounds=1 only=
+while (($#)); do
+    case $1 in
+        --rounds) rounds=$2 ;;
+        --only) only=$2 ;;
+        *) echo "etcd_suite: unknown option $1" >&2 && exit 2 ;;
+    esac
+    shift 2
+done
+[ -x "$bin" ] || { echo "etcd_suite: no server at $bin; build it or set COFFER_BIN" >&2; exit 1; }
+etcd=$("$here/peers.sh" etcd | tail -n 1)
+suite=$("$here/peers.sh" suite | tail -n 1)
+tests=$(realpath "$suite/../tests")
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/coffer-suite.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/bin" "$work/tmp"
+ln -s "$bin" "$work/bin/etcd"
+ln -s "$etcd/etcdctl" "$etcd/etcdutl" "$work/bin/"
+# where the tests stand: some start a server there, which leaves its directory behind
+cp -r "$tests/fixtures" "$work/fixtures"
+
+# What needs more than is there is left out by name: auth, TLS, clusters, the JSON gateway, proxies, a bbolt file, failpoints.
+common='^(TestAlarm|TestAlarmlistOnMemberRestart|TestCompact|TestVerifyHashKVAfterCompactAndDefrag|TestKV(Put|Get|GetStream|Delete)|TestLease.*|TestStatus|TestTxn.*|TestWaitLeader|TestWatch|TestMemberList)$/^NoTLS$'
+e2e='^(TestInPlaceRecovery|TestCtlV3(SerializableRead|LinearizableRead|CompletionBash|PutTimeout|PutIgnoreValue|PutIgnoreLease|GetTimeout|GetRev|GetMinMaxCreateModRev|GetKeysOnly|GetCountOnly|DelTimeout|LeaseKeepAlive|LeaseKeepAliveDisableFastKeepAlive|MakeMirror.*|MemberList|MemberListWithHex|RoleAddTimeout|Version|Watch|WatchTimeout|WatchInteractive)|TestRemoveNonExistingMember|TestClusterVersion|TestDefragNoSpace|TestEtcdUnixPeers|TestBootstrapDefragFlag|TestSnapshotCatchupEntriesFlag|TestEtcdDeprecatedFlags|TestV2DeprecationEnforceDefaultValue|TestEtcdAdvertiseClientUnix|TestFailoverOnDefrag|TestGracefulShutdown|TestNoErrorLogsDuringNormalOperations|TestNoMetricsMissing|TestLeaseRevoke_.*|TestStartWatcherFromCompactedRevision)$'
+robustness='^TestRobustnessExploratory$/.*/^ClusterOfSize1$'
+
+# run NAME EXPRESSION [OPTIONS]
+run() {
+    local name=$1 expression=$2 log=$work/$1.log begun=$SECONDS passed
+    shift 2
+    [[ -z $only || $only == "$name" ]] || return 0
+    mkdir "$work/$name"
+    (
+        cd "$work/$name"
+        E2E_TEST_MINIMAL=true RESULTS_DIR=$work/results TMPDIR=$work/tmp "$suite/$name.test" -bin-dir "$work/bin" -cert-dir "$work/fixtures" \
+            -test.v -test.timeout 60m -test.run "$expression" "$@" >"$log" 2>&1
+    ) || {
+        grep -aE '^ *--- FAIL' "$log" || true
+        cp "$log" "${TMPDIR:-/var/tmp}/coffer-suite-$name.log"
+        echo "etcd_suite: $name failed; ${TMPDIR:-/var/tmp}/coffer-suite-$name.log" >&2
+        exit 1
+    }
+    passed=$(grep -acE '^ *--- PASS' "$log" || true)
+    ((passed > 0)) || { echo "etcd_suite: $name ran nothing" >&2; exit 1; }
+    echo "etcd_suite: $name: $passed passed (each case counted), $(grep -acE '^ *--- SKIP' "$log" || true) skipped, $((SECONDS - begun)) s"
+    if [[ $name == robustness ]]; then
+        echo "etcd_suite: $(grep -ac 'Linearization success' "$log" || true) histories with kill -9 linearizable," \
+            "$(grep -ac 'not judged in time' "$log" || true) not judged within a minute"
+    fi
+}
+
+run common "$common"
+run e2e "$e2e"
+run robustness "$robustness" -test.count "$rounds"
