@@ -39,10 +39,16 @@ run_peers() {
     for _ in 1 2 3; do scripts/kubernetes.sh coffer; done
 }
 
+# etcd's own tests, as far as one member goes; they take fixed ports, 2379 and 20000 to 20014 among them.
+run_suite() {
+    cargo build --profile ci -p coffer-server
+    scripts/etcd_suite.sh --rounds 20
+}
+
 # 8 GB of live data, killed and started with cold caches.
 run_restart() { COFFER_BIN='' scripts/restart.sh --gb 8; }
 
-runs=(tests kill fuzz address planted peers restart)
+runs=(tests kill fuzz address planted peers suite restart)
 if (($#)); then runs=("$@"); fi
 for run in "${runs[@]}"; do
     echo "=== $run"

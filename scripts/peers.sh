@@ -4,7 +4,7 @@
 #   scripts/peers.sh etcd     etcd, etcdctl, etcdutl
 #   scripts/peers.sh kube     kube-apiserver, kube-controller-manager, kubectl
 #   scripts/peers.sh probe    the gRPC client in scripts/session/probe
-#   scripts/peers.sh suite    etcd's own tests, for one member without TLS; their tree is beside the binaries
+#   scripts/peers.sh suite    etcd's own tests, for one member without TLS; their tree stands beside the binaries
 #
 # The last line on stdout is the directory that holds the binaries; everything else goes to stderr.
 # Each result lives in $COFFER_PEERS/<name>-<version>/bin (default ~/.cache/coffer-peers) and is reused while it is there.
@@ -76,7 +76,7 @@ build_probe() {
     CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false -o "$work/bin/probe" . >&2
 }
 
-# etcd's tests, changed in what one member cannot be asked for: clusters of three, TLS between members, failpoints inside the server,
+# etcd's tests, changed in what one member cannot be asked for: clusters of three, TLS, failpoints inside the server,
 # and the history read from etcd's own log (what clients saw is judged all the same).
 build_suite() {
     local work=$1 own tests
@@ -91,6 +91,9 @@ build_suite() {
     edit framework/e2e/cluster.go 's/c\.ClusterSize = size/c.ClusterSize = min(size, 1)/'
     edit framework/e2e/cluster.go 's/c\.IsPeerTLS = isPeerTLS/c.IsPeerTLS = false/'
     edit framework/e2e/cluster.go 's/c\.IsPeerAutoTLS = isPeerAutoTLS/c.IsPeerAutoTLS = false/'
+    edit framework/e2e/cluster.go 's/c\.Client\.ConnectionType = clientConnType/c.Client.ConnectionType = ClientNonTLS/'
+    edit e2e/txn_range_consistency_test.go 's/rand\.Intn(3)/rand.Intn(1)/'
+    edit e2e/watch_test.go 's/e2e\.ClientTLS/e2e.ClientNonTLS/'
     edit robustness/scenarios/scenarios.go 's/WithGoFailEnabled(true)/WithGoFailEnabled(false)/'
     edit robustness/main_test.go 's/^\terr = r\.SaveEtcdData()$/\terr = nil/'
     edit robustness/main_test.go 's/report\.PersistedRequestsCluster(lg, c)/[]model.EtcdRequest(nil), error(nil)/'
