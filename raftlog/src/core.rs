@@ -726,7 +726,8 @@ impl Core {
         if let Some(events) = &slice.published.events {
             self.answers.events(events);
         }
-        if slice.compacted {
+        // a command that was refused leaves nothing to remove
+        if slice.compacted && self.store.is_compacting() {
             self.compacting = true;
             self.compaction_begun.get_or_insert(now);
         }

@@ -52,6 +52,9 @@ fn what_was_compacted_is_told_by_the_metrics() {
             }
         })
         .await;
+        assert_eq!(client.kv.compact(request).await.unwrap_err().code(), Code::OutOfRange);
+        client.put("e", "").await;
+        assert_eq!(told(TOOK), 1, "one that was refused is none");
         // two versions of k, the deleted key's, and its tombstone
         assert_eq!(told(REMOVED), 4);
         assert!(told("etcd_debugging_mvcc_db_compaction_last") > 1_700_000_000);
