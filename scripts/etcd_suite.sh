@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # etcd's own tests against coffer, those that one member without TLS and users can be asked for: commands of etcdctl (common), whole
-# processes (e2e), and random traffic with kill -9 whose history must be linearizable (robustness).
+# processes (e2e), and random traffic with kill -9, whose history must be linearizable and whose watches and reads of old revisions
+# must be what the log says (robustness).
 #
 #   scripts/etcd_suite.sh [--rounds 1] [--only common|e2e|robustness]
 #
-# COFFER_BIN   the server (default target/ci/coffer)
+# COFFER_BIN           the server (default target/ci/coffer)
+# COFFER_LOG_ENTRIES   engine's example log_entries (default target/ci/examples/log_entries, built if it is not there)
 # --rounds     of robustness: four kinds of traffic each, about 15 s
 #
 # Needs what scripts/peers.sh etcd and suite build. etcd's tests take the ports 2379, 2380 and 20000 to 20014 of this machine.
@@ -22,6 +24,9 @@ while (($#)); do
     shift 2
 done
 [ -x "$bin" ] || { echo "etcd_suite: no server at $bin; build it or set COFFER_BIN" >&2; exit 1; }
+export COFFER_LOG_ENTRIES=${COFFER_LOG_ENTRIES:-${CARGO_TARGET_DIR:-$here/../target}/ci/examples/log_entries}
+[ -x "$COFFER_LOG_ENTRIES" ] || (cd "$here/.." && cargo build --profile ci -p coffer-engine --example log_entries)
+COFFER_LOG_ENTRIES=$(realpath "$COFFER_LOG_ENTRIES")
 etcd=$("$here/peers.sh" etcd | tail -n 1)
 suite=$("$here/peers.sh" suite | tail -n 1)
 tests=$(realpath "$suite/../tests")
@@ -70,8 +75,9 @@ run() {
     ((passed > 0)) || { echo "etcd_suite: $name ran nothing" >&2; exit 1; }
     echo "etcd_suite: $name: $passed passed (each case counted), $(grep -acE '^ *--- SKIP' "$log" || true) skipped, $((SECONDS - begun)) s"
     if [[ $name == robustness ]]; then
-        echo "etcd_suite: $(grep -ac 'Linearization success' "$log" || true) histories with kill -9 linearizable," \
-            "$(grep -ac 'not judged in time' "$log" || true) not judged within a minute"
+        told() { grep -ac "$1" "$log" || true; }
+        echo "etcd_suite: $(told 'Linearization success') histories with kill -9 linearizable, $(told 'not judged in time') not judged within a minute;" \
+            "by the log, watches of $(told 'Watch validation success') and reads of old revisions of $(told 'Serializable validation success') as they must be"
     fi
 }
 

@@ -77,7 +77,7 @@ build_probe() {
 }
 
 # etcd's tests, changed in what one member cannot be asked for: clusters of three, TLS, failpoints inside the server,
-# and the history read from etcd's own log (what clients saw is judged all the same).
+# and the history, which is read from coffer's log instead of etcd's (with the larger of two snapshot counts all of it is there).
 build_suite() {
     local work=$1 own tests
     own=$(cd "$work" && go mod download -json "go.etcd.io/etcd/tests/v3@v$ETCD_VERSION" | sed -n 's/^\t*"Dir": "\(.*\)",*$/\1/p')
@@ -95,9 +95,10 @@ build_suite() {
     edit e2e/txn_range_consistency_test.go 's/rand\.Intn(3)/rand.Intn(1)/'
     edit e2e/watch_test.go 's/e2e\.ClientTLS/e2e.ClientNonTLS/'
     edit robustness/scenarios/scenarios.go 's/WithGoFailEnabled(true)/WithGoFailEnabled(false)/'
+    edit robustness/scenarios/scenarios.go 's/WithSnapshotCount(50, 100, 1000)/WithSnapshotCount(50, 100000)/'
     edit robustness/main_test.go 's/^\terr = r\.SaveEtcdData()$/\terr = nil/'
-    edit robustness/main_test.go 's/report\.PersistedRequestsCluster(lg, c)/[]model.EtcdRequest(nil), error(nil)/'
-    edit robustness/main_test.go 's,^\t"go\.etcd\.io/etcd/tests/v3/robustness/identity"$,&\n\t"go.etcd.io/etcd/tests/v3/robustness/model",'
+    edit robustness/main_test.go 's/report\.PersistedRequestsCluster(lg, c)/report.CofferRequests(c)/'
+    cp "$here/session/suite/coffer.go" robustness/report/
     # a history with many requests whose end nobody saw may take for ever to judge
     edit robustness/main_test.go 's/5\*time\.Minute/time.Minute/'
     edit robustness/main_test.go 's/^\terr = result\.Error()$/\tif s := result.Linearization.Status; s == validate.Timeout || s == validate.DeadlineExceeded {\n\t\tpanicked = false\n\t\tt.Skip("not judged in time")\n\t}\n&/'
@@ -126,7 +127,7 @@ case ${1:-} in
     etcd) version=$ETCD_VERSION ;;
     kube) version=$KUBE_VERSION ;;
     probe) version=$(probe_version) ;;
-    suite) version=$ETCD_VERSION ;;
+    suite) version=$ETCD_VERSION-$(sha256sum <"$here/session/suite/coffer.go" | cut -c1-16) ;;
     *) die "usage: scripts/peers.sh etcd|kube|probe|suite" ;;
 esac
 name=$1
