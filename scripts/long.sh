@@ -42,6 +42,7 @@ run_peers() {
 # etcd's own tests, as far as one member goes; they take fixed ports, 2379 and 20000 to 20014 among them.
 run_suite() {
     cargo build --profile ci -p coffer-server
+    cargo build --profile ci -p coffer-engine --example log_entries
     scripts/etcd_suite.sh --rounds 20
 }
 
