@@ -75,6 +75,7 @@ run() {
     ((passed > 0)) || { echo "etcd_suite: $name ran nothing" >&2; exit 1; }
     echo "etcd_suite: $name: $passed passed (each case counted), $(grep -acE '^ *--- SKIP' "$log" || true) skipped, $((SECONDS - begun)) s"
     if [[ $name == robustness ]]; then
+        grep -aq 'Linearization success' "$log" || { echo "etcd_suite: no history was judged" >&2; exit 1; }
         told() { grep -ac "$1" "$log" || true; }
         echo "etcd_suite: $(told 'Linearization success') histories with kill -9 linearizable, $(told 'not judged in time') not judged within a minute;" \
             "by the log, watches of $(told 'Watch validation success') and reads of old revisions of $(told 'Serializable validation success') as they must be"

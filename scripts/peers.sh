@@ -127,7 +127,7 @@ case ${1:-} in
     etcd) version=$ETCD_VERSION ;;
     kube) version=$KUBE_VERSION ;;
     probe) version=$(probe_version) ;;
-    suite) version=$ETCD_VERSION-$(sha256sum <"$here/session/suite/coffer.go" | cut -c1-16) ;;
+    suite) version=$ETCD_VERSION-$(cat "$here/peers.sh" "$here/session/suite/coffer.go" | sha256sum | cut -c1-16) ;;
     *) die "usage: scripts/peers.sh etcd|kube|probe|suite" ;;
 esac
 name=$1

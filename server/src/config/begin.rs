@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The only stage that there is, whatever is given.
 const V2_DEPRECATION: &str = "write-only";
 
-/// Fields that are a flag's value, by their names and its; those with a `None` are told by [`fields`] itself.
+/// The fields, by name, and the flag whose value each is; without one, [`of_config`] tells it.
 const FIELDS: [(&str, Option<&str>); 44] = [
     ("etcd-version", None),
     ("coffer-version", None),

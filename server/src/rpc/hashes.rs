@@ -17,8 +17,12 @@ const KEPT_MAX: usize = 10;
 pub(crate) struct Told(VecDeque<HashKv>);
 
 impl Told {
-    /// Keeps an answer in the place of an older one of its revision.
+    /// Keeps an answer in the place of an older one of its revision. One that was taken when its revision was compacted already is
+    /// nothing to tell again, and takes no place: two may have been asked at once, and the later one be done first.
     pub(crate) fn keep(&mut self, hash: HashKv) {
+        if hash.compact_revision >= hash.hash_revision {
+            return;
+        }
         self.0.retain(|told| told.hash_revision != hash.hash_revision);
         if self.0.len() == KEPT_MAX {
             self.0.pop_front();
@@ -52,6 +56,7 @@ mod tests {
         told.keep(of(7, -1, 1));
         told.keep(of(7, 3, 2));
         told.keep(of(8, 3, 3));
+        told.keep(of(7, 7, 5));
         let again = told.before_compaction(7, &at(7)).unwrap();
         assert_eq!(again, HashKv { current_revision: 100, ..of(7, 3, 2) });
         for (asked, compacted) in [(7, 3), (7, 8), (8, 7), (0, 7), (-1, -1), (9, 9)] {
